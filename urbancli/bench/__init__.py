@@ -1,0 +1,1 @@
+"""The benchmark: tasks, splits, probes, stress and statistics."""

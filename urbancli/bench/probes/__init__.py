@@ -1,0 +1,1 @@
+"""Probes: one file, one probe. Its file name is its name."""

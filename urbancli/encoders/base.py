@@ -1,0 +1,125 @@
+"""The contract of a frozen encoder, and the cache of what it made.
+
+An encoder is fitted once on places (whitening, say; many need nothing) and then encodes any place,
+also of another city, with that state. The fingerprint of a cache names everything that its values
+depend on: the layer's bytes, the places, the encoder's code version and Config, the fitted state.
+"""
+
+import dataclasses
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from urbancli import plugins
+from urbancli.errors import UsageError
+from urbancli.grid import Places
+from urbancli.layers import CityLayers
+from urbancli.tokens import Tokens, load_tokens
+from urbancli.workspace import fingerprint
+
+State = Mapping[str, npt.NDArray[Any]]
+"""What `fit` learnt, as named arrays; may be empty."""
+
+
+class Encoder(ABC):
+    """From the layer windows of places to tokens.
+
+    Attributes:
+        modalities: what it can encode; the first encoder by name that claims a modality is its
+            default.
+        version: raised whenever the same input would give other values.
+        window_m: side of the square around a place's centre that it reads beyond the tile itself,
+            metres; 0 for encoders that read no neighbourhood.
+        dtype: of the token values.
+    """
+
+    modalities: ClassVar[tuple[str, ...]]
+    version: ClassVar[int]
+    window_m: float
+
+    def fit(self, city: CityLayers, modality: str, places: Places, seed: int) -> State:
+        """Return what the encoder must learn from places before it can encode; default nothing."""
+        return {}
+
+    @abstractmethod
+    def encode(self, city: CityLayers, modality: str, places: Places, state: State) -> Tokens:
+        """Return the tokens of places, in their order."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the parameters that change the values."""
+        return dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+
+
+def load_encoder(modality: str, name: str | None = None) -> tuple[str, Encoder]:
+    """Return (name, encoder) for a modality: the named one, or the modality's default.
+
+    Raises:
+        UsageError: no encoder of that name, or none for the modality.
+    """
+    for candidate in [name] if name else plugins.names("encoders"):
+        encoder: Encoder = plugins.load("encoders", candidate).Encoder()
+        if modality in encoder.modalities:
+            return candidate, encoder
+    raise UsageError(
+        f"no encoder for modality '{modality}'" + (f" called '{name}'" if name else "")
+    )
+
+
+def can_encode(modality: str) -> bool:
+    """Return whether some encoder claims the modality."""
+    return any(
+        modality in plugins.load("encoders", name).Encoder.modalities
+        for name in plugins.names("encoders")
+    )
+
+
+def window_of(modality: str) -> float:
+    """Return how far the default encoder of a modality looks: the side of its window, metres."""
+    return load_encoder(modality)[1].window_m
+
+
+def fit_encoder(
+    city: CityLayers, modality: str, places: Places, seed: int = 0
+) -> tuple[State, str]:
+    """Fit the default encoder on places; return its state and the fingerprint of the state."""
+    name, encoder = load_encoder(modality)
+    state = encoder.fit(city, modality, places, seed)
+    content = {key: (value.shape, value.tobytes().hex()) for key, value in sorted(state.items())}
+    return state, fingerprint([name, encoder.version, encoder.config(), content])
+
+
+def encode_cached(
+    city: CityLayers, modality: str, places: Places, state: State, state_fingerprint: str
+) -> Tokens:
+    """Return the tokens of places, from the cache of the city where it holds them.
+
+    Args:
+        city: whose layer is read.
+        modality: what is encoded.
+        places: of this city.
+        state: what `fit_encoder` returned.
+        state_fingerprint: likewise.
+    """
+    _, encoder = load_encoder(modality)
+    ids = fingerprint([places.kind, *places.place_id.tolist()])
+    key = fingerprint([city.checksum(modality), ids, state_fingerprint])
+    folder = city.workspace.token_dir(city.key, modality, key)
+    if not (folder / "tokens.json").exists():
+        if folder.exists():
+            shutil.rmtree(folder)
+        tokens = encoder.encode(city, modality, places, state)
+        _check(tokens, places, modality)
+        tokens.save(folder, {"modality": modality, "state": state_fingerprint})
+    return load_tokens(folder)
+
+
+def _check(tokens: Tokens, places: Places, modality: str) -> None:
+    """Refuse tokens that break their own contract: a bug of the encoder, never of the user."""
+    if len(tokens) != len(places) or tokens.offsets[-1] != len(tokens.values):
+        raise ValueError(f"the encoder of {modality} returned tokens of another number of places")
+    if not np.isfinite(np.asarray(tokens.values)).all():
+        raise ValueError(f"the encoder of {modality} returned values that are not finite")

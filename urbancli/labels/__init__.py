@@ -1,0 +1,1 @@
+"""Where labels come from: one file, one kind of label source."""

@@ -1,0 +1,1 @@
+"""Representation methods and controls: one file, one method. Its file name is its name."""

@@ -1,0 +1,1 @@
+"""Pieces of networks shared by methods and ignorant of their names."""

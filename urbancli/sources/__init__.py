@@ -1,0 +1,1 @@
+"""Where layers come from: one file, one source. Its file name is its name."""

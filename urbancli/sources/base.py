@@ -1,0 +1,77 @@
+"""The contract of a source: what live services and local files have in common.
+
+`plan` says what exactly will be read, as JSON that goes into `lock.json`; `read` returns the rows
+of one block and is a pure function of the plan, so that blocks can be read in any order, by any
+worker, and again after a crash, with the same bytes.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from urbancli.errors import UrbanError
+from urbancli.grid import Block, Grid, Places
+from urbancli.workspace import sha256
+
+
+class Source(ABC):
+    """Brings one layer of one city.
+
+    Attributes:
+        layer: name of the layer it fills.
+        licence: SPDX-like name of the data's licence, `user-supplied` where we cannot know.
+        attribution: the text that must stand beside the data.
+        schema: of the tables `read` returns.
+        streamed: whether the compacted file keeps one row group per block (pixels) instead of
+            being sorted as a whole (entities).
+    """
+
+    layer: str
+    licence: str
+    attribution: str
+    schema: pa.Schema
+    streamed: bool
+
+    @abstractmethod
+    def plan(self, places: Places) -> dict[str, Any]:
+        """Open the input, check it, and return what is pinned: inputs, parameters.
+
+        Raises:
+            UrbanError: the input cannot be read or misses the city.
+        """
+
+    @abstractmethod
+    def blocks(self, places: Places) -> list[Block]:
+        """Return the blocks that `read` wants to be asked for, in Hilbert order."""
+
+    @abstractmethod
+    def read(self, block: Block) -> pa.Table:
+        """Return the rows of one block, possibly none."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what the layer's metadata says beside provenance: bands, counts, gaps."""
+
+
+def pin(path: Path) -> dict[str, Any]:
+    """Return what a lock keeps of a local file: its name, size and checksum, no absolute path.
+
+    Raises:
+        UrbanError: there is no such file.
+    """
+    if not path.is_file():
+        raise UrbanError(f"no file {path}: check the path")
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def places_grid(places: Places) -> Grid:
+    """Return the grid of a city's places, refusing a city without any.
+
+    Raises:
+        UrbanError: there are no places.
+    """
+    if not len(places):
+        raise UrbanError("the city has no tiles: check --bbox or --aoi")
+    return places.grid
