@@ -7,7 +7,7 @@ and renamed, so a name that exists is a whole file; `manifest.json` is written a
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,18 +343,15 @@ def hilbert_order(geometry: Geometries) -> npt.NDArray[np.int64]:
 # --- manifest --------------------------------------------------------------------------------
 
 
-def write_manifest(folder: Path, files: Iterable[Path], keep: Callable[[str], bool]) -> None:
-    """Write `manifest.json` of a folder: path, SHA-256 and size of every file in it.
+def write_manifest(folder: Path, files: Iterable[Path]) -> None:
+    """Write `manifest.json` of a folder: path, SHA-256 and size of every file in it; written last.
 
     Args:
         folder: where the manifest goes; paths in it are relative to this.
-        files: what was made now.
-        keep: says which earlier entries, by relative path, still hold.
+        files: all files that belong to it.
     """
-    manifest = folder / "manifest.json"
-    listed: dict[str, Any] = read_json(manifest)["files"] if manifest.exists() else {}
-    listed = {name: entry for name, entry in listed.items() if keep(name)}
-    for path in files:
-        name = path.relative_to(folder).as_posix()
-        listed[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
-    write_json(manifest, {"files": listed})
+    listed = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in files
+    }
+    write_json(folder / "manifest.json", {"files": listed})

@@ -1,0 +1,110 @@
+"""`urban fetch`: a city's tiles, layers and labels into `data/<city>/`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+from urbancli.errors import UsageError
+
+
+def command(
+    context: typer.Context,
+    city: Annotated[str, typer.Option(help="A city of the table (`urban list cities`) or any.")],
+    bbox: Annotated[
+        str | None, typer.Option(help="west,south,east,north in degrees (EPSG:4326).")
+    ] = None,
+    aoi: Annotated[Path | None, typer.Option(help="Vector file with the outline.")] = None,
+    imagery: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER=FILE", help="Raster as sentinel2, naip or sentinel1."),
+    ] = None,
+    osm: Annotated[
+        Path | None, typer.Option(help="OSM file: .pbf, .osm, .osm.gz, .osm.bz2.")
+    ] = None,
+    pois: Annotated[Path | None, typer.Option(help="POIs: CSV with lat/lon, or vector.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE[:COLUMN[/km2]][@RADIUSm]",
+            help="Polygons, points or a raster; PREFIX* takes the class of the largest share.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Bring imagery, OSM, POIs and labels of a city into GeoParquet, from local files."""
+    from urbancli.city import find_city, parse_box
+    from urbancli.fetching import fetch
+    from urbancli.grid import TILE_M
+    from urbancli.labels.files import parse_label
+
+    box = parse_box(bbox) if bbox is not None else None
+    specs = [parse_label(text) for text in label or []]
+    repeated = sorted({spec.name for spec in specs if [s.name for s in specs].count(spec.name) > 1})
+    if repeated:
+        raise UsageError(f"label '{repeated[0]}' is given twice: give each a name of its own")
+    sources = _sources(imagery or [], osm, pois)
+    if not sources and not specs:
+        raise UsageError(
+            "nothing to fetch: give --imagery, --osm, --pois or --label "
+            "(live services are not part of this version)"
+        )
+    found = find_city(city, box, aoi)
+    if found.origin in {"table", "geocoder"}:
+        found = _clip_to_imagery(found, imagery or [])
+    with progress_bar() as progress:
+        result = fetch(workspace_of(context), found, sources, specs, progress, TILE_M)
+    if json:
+        print_json(result)
+    else:
+        from urbancli.report.fetched import render
+
+        render(result)
+
+
+def _sources(imagery: list[str], osm: Path | None, pois: Path | None) -> list[Any]:
+    """Return one source per layer that the options name."""
+    from urbancli import plugins
+
+    sources: list[Any] = []
+    for layer, paths in _imagery_files(imagery).items():
+        sources.append(plugins.load("sources", "imagery").Source(layer, paths))
+    if osm is not None:
+        sources.append(plugins.load("sources", "osm").Source(osm))
+    if pois is not None:
+        sources.append(plugins.load("sources", "pois").Source(pois))
+    return sources
+
+
+def _imagery_files(options: list[str]) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for option in options:
+        layer, separator, path = option.partition("=")
+        if not separator or not path:
+            raise UsageError(f"--imagery '{option}' is not LAYER=FILE, e.g. sentinel2=mosaic.tif")
+        files.setdefault(layer, []).append(Path(path))
+    return files
+
+
+def _clip_to_imagery(city: Any, imagery: list[str]) -> Any:
+    """Narrow a whole city to what its imagery files cover: nothing else could be embedded there."""
+    if not imagery:
+        return city
+    import dataclasses
+
+    import shapely
+
+    from urbancli.sources.imagery import footprint
+
+    paths = [path for files in _imagery_files(imagery).values() for path in files]
+    area = shapely.intersection(city.area, footprint(paths))
+    if area.is_empty or area.area == 0:
+        raise UsageError(f"the imagery lies outside {city.key}: check the file, or give --bbox")
+    share = area.area / city.area.area
+    if share < 0.999:
+        say(
+            f"{city.key}: the imagery covers {share:.0%} of the city's box; the fetch is limited "
+            "to it (--bbox or --aoi to choose another area)"
+        )
+    return dataclasses.replace(city, area=area, origin=f"{city.origin} ∩ imagery")

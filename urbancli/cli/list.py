@@ -1,0 +1,50 @@
+"""`urban list`: the names of everything."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from urbancli.cli._console import print_json, workspace_of
+from urbancli.errors import unknown
+
+if TYPE_CHECKING:
+    from urbancli.workspace import Workspace
+
+KINDS = ("cities", "fetched", "runs", "labels", "methods", "encoders", "modalities", "probes")
+
+
+def command(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List cities, methods, encoders, … by the names the other commands take."""
+    names = _names(kind, workspace_of(context))
+    if json:
+        print_json(names)
+    else:
+        print("\n".join(names))
+
+
+def _names(kind: str, workspace: "Workspace") -> list[str]:
+    from urbancli import plugins
+
+    if kind == "cities":
+        from urbancli.city import known_cities
+
+        return sorted(known_cities())
+    if kind == "fetched":
+        return workspace.cities()
+    if kind == "runs":
+        return workspace.runs()
+    if kind == "labels":
+        return [f"{city}/{name}" for city in workspace.cities() for name in workspace.labels(city)]
+    if kind == "modalities":
+        from urbancli.layers import MODALITIES, MODALITY_GROUPS
+
+        groups = [f"{name} = {' + '.join(parts)}" for name, parts in MODALITY_GROUPS.items()]
+        return [*MODALITIES, *groups]
+    folders = {"methods": "methods", "encoders": "encoders", "probes": "bench.probes"}
+    if kind not in folders:
+        raise unknown("kind", kind, KINDS)
+    return plugins.names(folders[kind])
