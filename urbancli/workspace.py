@@ -4,11 +4,11 @@ Crash safety comes from order, not machinery: a file is written under a temporar
 and renamed, so a name that exists is a whole file; `manifest.json` is written after what it lists.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Workspace:
 # --- whole files or none ---------------------------------------------------------------------
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it into place.
 
@@ -128,7 +128,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as err:
         raise UrbanError(f"cannot write {path}: {err.strerror or err}") from err
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
