@@ -4,15 +4,21 @@
 need no second code path: the loop may call `represent` in chunks and `objective` on the whole.
 """
 
+import dataclasses
+import typing
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from urbancli.errors import UsageError, unknown
 from urbancli.tokens import Batch, Tokens
+
+PRESETS = ("paper", "small")
+"""`paper`: as published; `small`: for the demo and CI, never called a reproduction."""
 
 Representations = dict[str, Tensor]
 """Named tensors whose first axis is the batch."""
@@ -67,15 +73,19 @@ class Method(nn.Module):
     """Base of every method.
 
     A method's module defines `class Method` and `Config`, a frozen dataclass with a class method
-    `preset(name)` for `paper` (as published) and `small` (demo, CI).
+    `preset(name)` for each of `PRESETS`. The state of a method is its parameters and buffers: what
+    else it keeps is lost when training resumes. A teacher's parameters do not require gradients.
 
     Attributes:
-        inputs: the modalities `embed` reads, in a fixed order; None means whatever the city has.
-        modalities: those of this instance.
+        inputs: the modalities `embed` reads, in a fixed order; None means all it is trained with.
+        pooled_only: whether of a batch only `pooled` and `present` are read; the tokens are then
+            pooled once, and `values` is `pooled` without the absent places.
+        modalities: those of this instance, in a fixed order.
         width: D of the embedding.
     """
 
     inputs: ClassVar[tuple[str, ...] | None] = None
+    pooled_only: ClassVar[bool] = False
     modalities: tuple[str, ...]
     width: int
 
@@ -86,6 +96,8 @@ class Method(nn.Module):
 
     def prepare(self, tokens: Mapping[str, Tokens], index: Any) -> None:
         """Take statistics (z-scores …) of the training places into buffers; default nothing.
+
+        The buffers have their final shapes from `__init__` on, or a saved run could not be loaded.
 
         Args:
             tokens: modality → tokens of all places.
@@ -98,14 +110,30 @@ class Method(nn.Module):
 
     @abstractmethod
     def represent(self, batch: Batch, stage: str, generator: torch.Generator) -> Representations:
-        """Return what the objective compares; masks and augmentations draw from `generator`."""
+        """Return what the objective compares; masks and augmentations draw from `generator`.
+
+        It may run under autocast; the objective gets its floating tensors as float32.
+
+        Args:
+            batch: the places of one step, or a chunk of them.
+            stage: name of the running stage.
+            generator: on the CPU, the same on all ranks, saved in the checkpoint.
+        """
 
     @abstractmethod
     def objective(self, representations: Representations, optimiser: str) -> dict[str, Tensor]:
-        """Return the terms, each already weighted, whose sum an optimiser descends."""
+        """Return the terms, each already weighted, whose sum an optimiser descends.
+
+        Only the parameters of the named optimiser get a gradient, whatever the sum depends on.
+        """
 
     def after_step(self, step: int, total: int) -> None:
-        """Do what follows a training step: EMA of a teacher, say; default nothing."""
+        """Do what follows a training step: EMA of a teacher, say; default nothing.
+
+        Args:
+            step: steps of the stage done so far, 1 … `total`.
+            total: steps of the stage.
+        """
 
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:
@@ -124,3 +152,67 @@ def parameters_of(*modules: nn.Module | nn.Parameter) -> tuple[nn.Parameter, ...
         )
         found += [p for p in parts if p.requires_grad]
     return tuple(found)
+
+
+# --- Config ----------------------------------------------------------------------------------
+
+
+def configure(config_class: Any, preset: str, overrides: Sequence[str] = ()) -> Any:
+    """Return a method's Config: a preset with `key=value` overrides.
+
+    Args:
+        config_class: the frozen dataclass of the method.
+        preset: one of `PRESETS`.
+        overrides: e.g. `["epochs=10", "capsule_sigmas=1,16"]`, parsed by the fields' types.
+
+    Raises:
+        UsageError: an unknown preset or key (with near misses), or a value of another type.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    kinds = typing.get_type_hints(config_class)
+    fields = [field.name for field in dataclasses.fields(config_class)]
+    changes = {}
+    for override in overrides:
+        key, equals, text = (part.strip() for part in override.partition("="))
+        if not equals:
+            raise UsageError(f"'{override}' is not key=value: write e.g. {fields[0]}=…")
+        if key not in fields:
+            raise unknown("parameter", key, fields)
+        try:
+            changes[key] = _parse(text, kinds[key])
+        except ValueError as err:
+            raise UsageError(
+                f"{key}={text} does not fit: {key} is {_kind_text(kinds[key])}"
+            ) from err
+    return dataclasses.replace(config_class.preset(preset), **changes)
+
+
+def restore_config(config_class: Any, saved: Mapping[str, Any]) -> Any:
+    """Return the Config whose fields were written as JSON, where tuples became lists."""
+    return config_class(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
+    )
+
+
+def _parse(text: str, kind: Any) -> Any:
+    """Return a text as a value of a field's type; ValueError where it is none."""
+    if typing.get_origin(kind) is tuple:
+        return tuple(_parse(part.strip(), typing.get_args(kind)[0]) for part in text.split(","))
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(text)
+        return text
+    if kind is bool:
+        if text.lower() not in {"true", "false"}:
+            raise ValueError(text)
+        return text.lower() == "true"
+    return kind(text)
+
+
+def _kind_text(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"a comma-separated list of {typing.get_args(kind)[0].__name__}"
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(typing.get_args(kind))}"
+    return f"of type {kind.__name__}"
