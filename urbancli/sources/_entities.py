@@ -1,0 +1,271 @@
+"""What OSM files and POI files share: entities joined to the tiles they touch, and their blocks.
+
+The tiles are a regular grid, so candidates come from arithmetic on bounding boxes and only the
+entities that span several tiles are tested against them: exact, and no index over millions of
+tiles is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import shapely
+
+from urbancli.errors import UrbanError
+from urbancli.grid import BLOCK_TILES, Block, Grid, Integers, Places
+from urbancli.layers import ENTITY_SCHEMA, MEMBER_TYPE
+from urbancli.sources.base import Source, pin, places_grid
+from urbancli.workspace import Geometries, geo_table
+
+CANDIDATES = 2_000_000
+"""Pairs of entity and tile tested at a time: bounds the memory."""
+
+LISTED = 20
+"""How many ids a fact lists beside its count."""
+
+Member = tuple[str, int, str]
+"""(type, ref, role) of a relation's member; the type is `node`, `way` or `relation`."""
+
+
+@dataclass(frozen=True)
+class Entities:
+    """What a file holds, before it meets the tiles.
+
+    Attributes:
+        entity_id: (N,) unique ids.
+        tags: (N,) every tag of the entity.
+        members: (N,) members of relations, empty for anything else.
+        geometry: (N,) valid and not empty, EPSG:4326, lon lat.
+    """
+
+    entity_id: Sequence[str]
+    tags: Sequence[Mapping[str, str]]
+    members: Sequence[Sequence[Member]]
+    geometry: Geometries
+
+    def __len__(self) -> int:
+        return len(self.entity_id)
+
+
+class EntitySource(Source):
+    """A file of entities: read once, joined to the city's tiles, and handed out by block."""
+
+    schema = ENTITY_SCHEMA
+    streamed = False
+
+    def __init__(self, path: Path) -> None:
+        """Remember the file; nothing is read before `plan`."""
+        self.path = path
+        self._table = ENTITY_SCHEMA.empty_table()
+        self._rows: dict[str, tuple[int, int]] = {}
+        self._facts: dict[str, Any] = {}
+
+    def collect(self) -> tuple[Entities, dict[str, Any]]:
+        """Return what the file holds, and the facts about what it could not give."""
+        raise NotImplementedError
+
+    def plan(self, places: Places) -> dict[str, Any]:
+        """Read the file, join it to the tiles, and return the pinned file.
+
+        Raises:
+            UrbanError: the file cannot be read, or none of its entities touches a tile.
+        """
+        places_grid(places)
+        pinned = pin(self.path)
+        entities, facts = self.collect()
+        table = join_tiles(entities, places)
+        if not table.num_rows:
+            raise UrbanError(f"{self.path} misses the city: {_whereabouts(entities, places)}")
+        blocks = table.column("block").to_numpy(zero_copy_only=False).astype(str)
+        order = np.argsort(blocks, kind="stable")
+        names, starts, counts = np.unique(blocks[order], return_index=True, return_counts=True)
+        self._table = table.take(pa.array(order))
+        self._rows = {
+            str(name): (int(start), int(count))
+            for name, start, count in zip(names, starts, counts, strict=True)
+        }
+        self._facts = {
+            **facts,
+            "kept": table.num_rows,
+            "outside": len(entities) - table.num_rows,
+        }
+        return {"inputs": [pinned]}
+
+    def blocks(self, places: Places) -> list[Block]:
+        """Return the blocks of the city's tiles."""
+        return places_grid(places).blocks(places.cells)
+
+    def read(self, block: Block) -> pa.Table:
+        """Return the entities of one block in the order of the file's ids; after `plan`."""
+        if not self._rows:
+            raise RuntimeError("read before plan")
+        start, count = self._rows.get(block.block_id, (0, 0))
+        return self._table.slice(start, count)
+
+    def facts(self) -> dict[str, Any]:
+        """Return how many entities were kept, outside, repaired, broken, and which were broken."""
+        return self._facts
+
+
+def _whereabouts(entities: Entities, places: Places) -> str:
+    """Say where the entities are and where the city is, west,south,east,north in degrees."""
+    lon, lat = places.lonlat()
+    city = (lon.min(), lat.min(), lon.max(), lat.max())
+    boxes = [
+        ",".join(f"{value:.3f}" for value in box)
+        for box in (shapely.total_bounds(entities.geometry), city)
+    ]
+    return f"its {len(entities):,} entities lie in {boxes[0]}, the city in {boxes[1]}"
+
+
+def count_and_list(ids: Sequence[str]) -> dict[str, Any]:
+    """Return how many ids there are and the first of them, for a layer's facts."""
+    return {"count": len(ids), "ids": list(ids[:LISTED])}
+
+
+def repair(geometry: Geometries) -> npt.NDArray[np.bool_]:
+    """Make invalid polygons valid, in place, and return which they were.
+
+    Of a polygon that falls apart into polygons and slivers of lines, the polygons are kept.
+
+    Args:
+        geometry: (N,) of any type and CRS.
+    """
+    areal = np.isin(shapely.get_type_id(geometry), (3, 6))
+    invalid = areal & ~shapely.is_valid(geometry)
+    for index in np.flatnonzero(invalid):
+        parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(geometry[index])))
+        polygons = parts[shapely.get_type_id(parts) == 3]
+        parts = polygons if len(polygons) else parts
+        geometry[index] = shapely.union_all(parts)
+    return invalid
+
+
+def join_tiles(entities: Entities, places: Places) -> pa.Table:
+    """Return the entities that touch a tile, as a table of `ENTITY_SCHEMA`, in their order.
+
+    An entity touches a tile where their intersection, borders included, is not empty. Its block is
+    that of the touched tile whose centre is nearest to the entity's centroid, the earlier tile in
+    a tie. Edges are straight between projected vertices.
+
+    Args:
+        entities: what to join.
+        places: tiles of one grid, each once.
+    """
+    near = np.flatnonzero(_near(entities.geometry, places))
+    projected = np.asarray(places.grid.project_geometry(entities.geometry[near]), dtype=object)
+    entity, place = _touching(projected, places)
+    kept, starts = np.unique(entity, return_index=True)
+    ids = pa.array(places.place_id.tolist(), pa.string())
+    index = near[kept]
+    columns = {
+        "entity_id": pa.array([entities.entity_id[i] for i in index], pa.string()),
+        "tags": _tag_maps([entities.tags[i] for i in index]),
+        "members": _member_lists([entities.members[i] for i in index]),
+        "places": pa.ListArray.from_arrays(
+            pa.array(np.append(starts, len(entity)), pa.int32()), ids.take(pa.array(place))
+        ),
+        "block": _nearest_blocks(projected, entity, place, places),
+    }
+    table = geo_table(columns, entities.geometry[index])
+    return table.select(ENTITY_SCHEMA.names).cast(ENTITY_SCHEMA)
+
+
+def _near(geometry: Geometries, places: Places) -> npt.NDArray[np.bool_]:
+    """Return which geometries (EPSG:4326) have a box that meets the city's, two tiles wider.
+
+    A cheap test that spares most of a country's file the projection. The box of a city across the
+    antimeridian goes round the globe and lets all longitudes pass.
+    """
+    lon, lat = places.lonlat()
+    degrees = 2 * places.grid.tile_m / 111_000
+    wider = degrees / np.cos(np.radians(min(np.abs(lat).max(), 87.0)))
+    bounds = shapely.bounds(geometry).reshape(-1, 4)
+    near: npt.NDArray[np.bool_] = (
+        (bounds[:, 0] <= lon.max() + wider)
+        & (bounds[:, 2] >= lon.min() - wider)
+        & (bounds[:, 1] <= lat.max() + degrees)
+        & (bounds[:, 3] >= lat.min() - degrees)
+    )
+    return near
+
+
+def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]:
+    """Return the pairs (entity, place) that touch, sorted; geometry in the grid's CRS, metres."""
+    cells = places.cells
+    low, high = cells.min(axis=0), cells.max(axis=0)
+    height = int(high[1] - low[1] + 1)
+    keys = (cells[:, 0] - low[0]) * height + cells[:, 1] - low[1]
+    order = np.argsort(keys)
+    keys = keys[order]
+
+    bounds = shapely.bounds(geometry).reshape(-1, 4) / places.grid.tile_m
+    bounds[~np.isfinite(bounds).all(axis=1)] = 0.5 + np.tile(high + 1, 2)  # beyond every tile
+    # A box that ends on the border of a tile touches the tile on its other side too.
+    first, last = np.ceil(bounds[:, :2]) - 1, np.floor(bounds[:, 2:])
+    single = (first == last).all(axis=1)
+    start = np.maximum(first, low).astype(np.int64)
+    size = np.maximum(np.minimum(last, high).astype(np.int64) - start + 1, 0)
+    count = size.prod(axis=1)
+    shapely.prepare(geometry[count > 4])
+
+    found: list[tuple[Integers, Integers]] = []
+    limits = np.arange(CANDIDATES, int(count.sum()), CANDIDATES)
+    for chunk in np.split(np.arange(len(geometry)), np.searchsorted(np.cumsum(count), limits)):
+        entity = np.repeat(chunk, count[chunk])
+        first_pair = np.cumsum(count[chunk]) - count[chunk]
+        step = np.arange(len(entity)) - np.repeat(first_pair, count[chunk])
+        column = start[entity, 0] - low[0] + step // size[entity, 1]
+        row = start[entity, 1] - low[1] + step % size[entity, 1]
+        key = column * height + row
+        position = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        exists = keys[position] == key
+        entity, place = entity[exists], order[position[exists]]
+        touches = single[entity]
+        test = np.flatnonzero(~touches)
+        boxes = places.grid.tile_boxes(cells[place[test]])
+        touches[test] = shapely.intersects(geometry[entity[test]], boxes)
+        found.append((entity[touches], place[touches]))
+    entity = np.concatenate([pair[0] for pair in found])
+    place = np.concatenate([pair[1] for pair in found])
+    by_entity = np.lexsort((place, entity))
+    return entity[by_entity], place[by_entity]
+
+
+def _nearest_blocks(
+    geometry: Geometries, entity: Integers, place: Integers, places: Places
+) -> pa.Array:
+    """Return the block id of every entity among the sorted pairs."""
+    centre = shapely.centroid(geometry)
+    x, y = shapely.get_x(centre)[entity], shapely.get_y(centre)[entity]
+    distance = (places.x[place] - x) ** 2 + (places.y[place] - y) ** 2
+    order = np.lexsort((place, distance, entity))
+    _, nearest = np.unique(entity[order], return_index=True)
+    numbers = np.floor_divide(places.cells[place[order[nearest]]], BLOCK_TILES)
+    unique, inverse = np.unique(numbers.reshape(-1, 2), axis=0, return_inverse=True)
+    names = [_block_id(places.grid, column, row) for column, row in unique]
+    return pa.array(names, pa.string()).take(pa.array(inverse.reshape(-1)))
+
+
+def _block_id(grid: Grid, column: int, row: int) -> str:
+    return Block(grid.epsg, grid.tile_m, int(column), int(row)).block_id
+
+
+def _tag_maps(tags: Sequence[Mapping[str, str]]) -> pa.Array:
+    """Return tags as a map column, keys in alphabetical order whatever the file's."""
+    return pa.array([sorted(each.items()) for each in tags], ENTITY_SCHEMA.field("tags").type)
+
+
+def _member_lists(members: Sequence[Sequence[Member]]) -> pa.Array:
+    offsets = np.cumsum([0, *(len(each) for each in members)])
+    flat = [member for each in members for member in each]
+    columns = zip(*flat, strict=True) if flat else ((), (), ())
+    values = pa.StructArray.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, MEMBER_TYPE, strict=True)],
+        fields=list(MEMBER_TYPE),
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
