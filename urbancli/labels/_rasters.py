@@ -1,0 +1,155 @@
+"""A raster as a label: the mean of its valid pixels over every tile."""
+
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from urbancli.errors import UrbanError, UsageError
+from urbancli.grid import BLOCK_TILES, Block, Floats, Grid, Places
+
+FEWEST, MOST = 10, 60
+"""Samples along a tile's side: at least so many that a partly covered tile is seen as such, at
+most so many; finer pixels are averaged into them by area."""
+
+
+def is_raster(path: Path) -> bool:
+    """Return whether GDAL opens a file as a raster with bands."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(path) as dataset:
+                return bool(dataset.count)
+        except RasterioIOError:
+            return False
+
+
+def tile_means(path: Path, column: str | None, places: Places) -> tuple[str, Floats, Floats]:
+    """Return the band, the mean of its valid pixels per tile (N,), and their share of the tile.
+
+    The band is brought to samples aligned to the tiles, each the area-weighted mean of the valid
+    pixels under it, by GDAL's `average` with the exact transformation; the mean is over the
+    samples that have any. NaN where the share is 0.
+
+    Args:
+        path: any raster GDAL opens, with nodata, mask, alpha or NaN where it is invalid.
+        column: number of the band, default 1.
+        places: tiles.
+
+    Raises:
+        UsageError: there is no such band, or it holds classes by their colour table.
+        UrbanError: the raster has no CRS or cannot be read.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = stack.enter_context(rasterio.open(path))
+        band = _check_band(dataset, column, path)
+        side = _samples_per_side(dataset, places)
+        row_of = {(int(c), int(r)): row for row, (c, r) in enumerate(places.cells)}
+        mean, share = np.full(len(places), np.nan), np.zeros(len(places))
+        try:
+            for block in places.grid.blocks(places.cells):
+                samples = _block_samples(dataset, band, block, side)
+                for column_, row_ in block.tiles().tolist():
+                    if (row := row_of.get((column_, row_))) is not None:
+                        tile = _tile(samples, column_, row_, block, side)
+                        valid = np.isfinite(tile)
+                        share[row] = valid.mean()
+                        mean[row] = tile[valid].mean() if valid.any() else np.nan
+        except RasterioError as err:
+            raise UrbanError(f"cannot read {path}: {err}; is the file whole?") from err
+    return str(band), mean, share
+
+
+def _check_band(dataset: Any, column: str | None, path: Path) -> int:
+    if dataset.crs is None:
+        raise UrbanError(f"{path} has no CRS: write it with one, e.g. gdal_edit.py -a_srs")
+    bands = f"1 to {dataset.count}" if dataset.count > 1 else "1"
+    if column is not None and not (column.isdecimal() and 1 <= int(column) <= dataset.count):
+        raise UsageError(f"'{column}' is no band of {path}: a raster's COLUMN is a number, {bands}")
+    band = int(column or 1)
+    if dataset.dtypes[band - 1].startswith("complex"):
+        raise UsageError(f"band {band} of {path} holds complex numbers: give a real one")
+    if dataset.colorinterp[band - 1].name == "palette":
+        raise UsageError(
+            f"band {band} of {path} holds classes (it has a colour table), which have no mean: "
+            "give their shares or names in a vector file"
+        )
+    return band
+
+
+def _samples_per_side(dataset: Any, places: Places) -> int:
+    """Return how many samples along a tile's side suit the pixels: aligned ones are met exactly."""
+    grid = places.grid
+    x, y = float(np.median(places.x)), float(np.median(places.y))
+    columns, rows = _indices(
+        dataset, grid, np.array([x, x + grid.tile_m, x]), np.array([y, y, y + grid.tile_m])
+    )
+    steps = np.hypot(columns[1:] - columns[0], rows[1:] - rows[0])
+    across = max(1, round(float(steps.max()))) if np.isfinite(steps).all() else 1
+    return min(across * -(-FEWEST // across), MOST)
+
+
+def _indices(dataset: Any, grid: Grid, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return fractional (column, row) of a raster for points in the grid's CRS, metres."""
+    from rasterio.warp import transform
+
+    across, along = transform(f"EPSG:{grid.epsg}", dataset.crs, x.tolist(), y.tolist())
+    columns, rows = ~dataset.transform * (np.array(across), np.array(along))
+    return np.asarray(columns), np.asarray(rows)
+
+
+def _block_samples(dataset: Any, band: int, block: Block, side: int) -> Floats:
+    """Return the samples of a block, first row north, NaN where the raster is invalid."""
+    from rasterio.transform import from_bounds
+    from rasterio.warp import Resampling, reproject
+    from rasterio.windows import Window
+    from rasterio.windows import transform as window_transform
+
+    size = BLOCK_TILES * side
+    samples = np.full((size, size), np.nan)
+    left, bottom, right, top = block.bounds
+    steps = np.linspace(0, 1, 2 * BLOCK_TILES + 1)
+    x, y = np.meshgrid(left + steps * (right - left), bottom + steps * (top - bottom))
+    columns, rows = _indices(dataset, Grid(block.epsg, block.tile_m), x.ravel(), y.ravel())
+    if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
+        return samples
+    first = np.maximum(np.floor([columns.min(), rows.min()]) - 2, 0).astype(int)
+    last = np.minimum(
+        np.ceil([columns.max(), rows.max()]) + 2, [dataset.width, dataset.height]
+    ).astype(int)
+    if (last <= first).any():
+        return samples
+    window = Window(first[0], first[1], last[0] - first[0], last[1] - first[1])
+    pixels = dataset.read(band, window=window, masked=True).astype(np.float64).filled(np.nan)
+    reproject(
+        np.where(np.isfinite(pixels), pixels, np.nan),
+        samples,
+        src_transform=window_transform(window, dataset.transform),
+        src_crs=dataset.crs,
+        src_nodata=np.nan,
+        dst_transform=from_bounds(left, bottom, right, top, size, size),
+        dst_crs=f"EPSG:{block.epsg}",
+        dst_nodata=np.nan,
+        resampling=Resampling.average,
+        tolerance=0,
+    )
+    return samples
+
+
+def _tile(
+    samples: npt.NDArray[Any], column: int, row: int, block: Block, side: int
+) -> npt.NDArray[Any]:
+    left = (column - block.column * BLOCK_TILES) * side
+    top = (BLOCK_TILES - 1 - (row - block.row * BLOCK_TILES)) * side
+    return samples[top : top + side, left : left + side]
