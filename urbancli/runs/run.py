@@ -1,0 +1,212 @@
+"""A finished run: opening it, and embedding any places with it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from urbancli import plugins
+from urbancli.encoders.base import State, encode_cached
+from urbancli.errors import UrbanError, UsageError, unknown
+from urbancli.grid import Places
+from urbancli.layers import CityLayers, expand_modalities
+from urbancli.methods.base import Method, Width, restore_config
+from urbancli.tokens import Tokens, make_batch
+from urbancli.training import pick_device, pool_once, read_tensors
+from urbancli.workspace import Workspace, read_json
+
+EMBED_BATCH = 512
+"""Places embedded at once."""
+
+Values = npt.NDArray[np.float32]
+Present = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained method with the frozen encoders it reads through.
+
+    Attributes:
+        folder: where it lies.
+        facts: the content of `run.json`.
+        name: its folder's name.
+        method: name of the method.
+        city: the city it was trained on.
+        preset: of the method's Config.
+        seed: of weights, batches and masks.
+        pretraining: `inductive` where a fold was held out, else `transductive`.
+        hold_out: `sha256` and `label` of the split file and the `fold` held out, or None.
+        modalities: what `embed` reads.
+        parameters: how many numbers were trained.
+        seconds: wall time of training.
+        peak_mb: peak memory of the process that trained, MiB.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    name: str
+    method: str
+    city: str
+    preset: str
+    seed: int
+    pretraining: str
+    hold_out: dict[str, Any] | None
+    modalities: tuple[str, ...]
+    parameters: int
+    seconds: float
+    peak_mb: float
+
+    def tokens(self, city: CityLayers, places: Places) -> dict[str, Tokens]:
+        """Return the frozen features of places, from the city's cache where it holds them.
+
+        Args:
+            city: whose layers are read; a modality that it does not have is left out.
+            places: of this city.
+        """
+        have = city.modalities()
+        return {
+            name: encode_cached(city, name, places, *self._states[name])
+            for name in self.modalities
+            if name in have
+        }
+
+    def embed(
+        self, city: CityLayers, places: Places, drop: Iterable[str] = ()
+    ) -> tuple[Values, Present]:
+        """Return the embeddings of any places of a city, seen in training or not.
+
+        Args:
+            city: whose layers are read.
+            places: N tiles or points of this city.
+            drop: modalities (or groups) to embed without.
+
+        Returns:
+            (N, D) in the order of `places`, and (N,) whether a place has any of the modalities
+            left; where it has none its row is zero.
+
+        Raises:
+            UrbanError: no modality is left.
+        """
+        return self._embed(self._trained, city, places, drop)
+
+    def embed_untrained(
+        self, city: CityLayers, places: Places, drop: Iterable[str] = ()
+    ) -> tuple[Values, Present]:
+        """Return what `embed` would have given before the first training step.
+
+        The same Config, statistics and frozen features; the random weights of the run's seed.
+        """
+        return self._embed(self._untrained, city, places, drop)
+
+    def _embed(
+        self, method: Method, city: CityLayers, places: Places, drop: Iterable[str]
+    ) -> tuple[Values, Present]:
+        import torch
+
+        tokens = pool_once(method, self.tokens(city, places))
+        if not tokens:
+            raise UrbanError(
+                f"'{city.key}' has none of {', '.join(self.modalities)}, which {self.name} reads: "
+                f"run `urban fetch --city {city.key}` with them"
+            )
+        gone = expand_modalities(drop)
+        device = pick_device("auto")
+        method.to(device)
+        values = np.zeros((len(places), method.width), dtype=np.float32)
+        present = np.zeros(len(places), dtype=bool)
+        for start in range(0, len(places), EMBED_BATCH):
+            index = np.arange(start, min(start + EMBED_BATCH, len(places)))
+            batch = make_batch(tokens, index, device).drop(gone)
+            with torch.no_grad():
+                values[index] = method.embed(batch).float().cpu().numpy()
+            known = torch.stack([part.present for part in batch.modalities.values()])
+            present[index] = known.any(dim=0).cpu().numpy()
+        values[~present] = 0.0
+        return values, present
+
+    @cached_property
+    def _states(self) -> dict[str, tuple[State, str]]:
+        return read_states(self.folder / "encoders.safetensors")
+
+    @cached_property
+    def _trained(self) -> Method:
+        return self._method("model.safetensors")
+
+    @cached_property
+    def _untrained(self) -> Method:
+        return self._method("prepared.safetensors")
+
+    def _method(self, file: str) -> Method:
+        """Return the method with the weights of the seed, and on top of them those in a file."""
+        own = self.folder / "method.py"
+        module = plugins.load("methods", str(own) if self.facts["own_method"] else self.method)
+        config = restore_config(module.Config, read_json(self.folder / "config.json")["config"])
+        widths = {name: Width(*self.facts["widths"][name]) for name in self.facts["modalities"]}
+        method = build_method(module, config, widths, self.seed)
+        _, tensors = read_tensors(self.folder / file)
+        try:
+            method.load_state_dict({**method.state_dict(), **tensors})
+        except RuntimeError as err:
+            raise UrbanError(
+                f"{self.name} was trained with other code of '{self.method}': train it again"
+            ) from err
+        return method.eval()
+
+
+def open_run(workspace: Workspace, name: str) -> Run:
+    """Return a finished run.
+
+    Raises:
+        UsageError: there is none of this name, or it is not finished.
+    """
+    folder = workspace.run_dir(name)
+    if name not in workspace.runs():
+        if folder.is_dir():
+            raise UsageError(f"run '{name}' is not finished: give its `urban train` again")
+        raise unknown("run", name, workspace.runs())
+    return make_run(folder, read_json(folder / "run.json"))
+
+
+def make_run(folder: Path, facts: dict[str, Any]) -> Run:
+    """Return the run in a folder, given what `run.json` says or will say."""
+    cost = read_json(folder / "cost.json")
+    return Run(
+        folder,
+        facts,
+        folder.name,
+        facts["method"],
+        facts["city"],
+        facts["preset"],
+        facts["seed"],
+        facts["pretraining"],
+        facts["hold_out"],
+        tuple(facts["inputs"]),
+        facts["parameters"],
+        cost["seconds"],
+        cost["peak_mb"],
+    )
+
+
+def build_method(module: ModuleType, config: Any, widths: Mapping[str, Width], seed: int) -> Method:
+    """Return a method with the random weights of a seed; torch's own generator stays as it was."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        method: Method = module.Method(config, widths)
+    return method
+
+
+def read_states(path: Path) -> dict[str, tuple[State, str]]:
+    """Return modality → (state, fingerprint) of the frozen encoders of a run."""
+    facts, tensors = read_tensors(path)
+    states: dict[str, dict[str, npt.NDArray[Any]]] = {name: {} for name in facts["fingerprints"]}
+    for name, value in tensors.items():
+        modality, key = name.split("/", 1)
+        states[modality][key] = value.numpy()
+    return {name: (state, facts["fingerprints"][name]) for name, state in states.items()}
