@@ -1,10 +1,11 @@
 """Imagery from raster files that GDAL opens: any CRS, bands, nodata, several files as one mosaic.
 
-Files are warped onto one pixel grid that is aligned to the tiles. The warp is exact per pixel (no
-approximated transform), so that a block's pixels do not depend on how the city was cut into blocks.
+Files are warped onto one pixel grid that is aligned to the tiles, block by block: a block lies where
+it lies in the zone, whatever was asked for, so its pixels are the same in every fetch.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class Source(base.Source):
         self._datasets = [_open(path) for path in self.paths]
         self._check_alike()
         grid = base.places_grid(places)
-        self._native_m = min(_native_m(dataset, grid) for dataset in self._datasets)
+        self._native_m = min(
+            math.sqrt(math.prod(_pixel_sides_m(dataset, grid.epsg))) for dataset in self._datasets
+        )
         self._pixel_m = pixel_size(self.layer, self._native_m, grid.tile_m)
         seen = shapely.union_all([_bounds_lonlat(dataset) for dataset in self._datasets])
         if not shapely.intersects(grid.project_geometry(seen), places.boxes()).any():
@@ -206,17 +209,18 @@ def _bounds_lonlat(dataset: Any) -> BaseGeometry:
     return split_antimeridian(lonlat)
 
 
-def _native_m(dataset: Any, grid: Grid) -> float:
-    """Return the side of a square as large as the dataset's central pixel, metres."""
+def _pixel_sides_m(dataset: Any, epsg: int) -> tuple[float, float]:
+    """Return width and height, metres in a UTM zone, of the dataset's central pixel."""
     from pyproj import Transformer
 
-    x, y = dataset.xy(dataset.height // 2, dataset.width // 2)
-    a, b = dataset.transform * (0.5, 0.5), dataset.transform * (1.5, 0.5)
-    c = dataset.transform * (0.5, 1.5)
-    corners = [(x, y), (x + b[0] - a[0], y + b[1] - a[1]), (x + c[0] - a[0], y + c[1] - a[1])]
-    transformer = Transformer.from_crs(dataset.crs, grid.epsg, always_xy=True)
-    p, q, r = (np.array(transformer.transform(*corner)) for corner in corners)
-    return float(np.sqrt(abs(np.linalg.det(np.stack([q - p, r - p])))))
+    t = dataset.transform
+    column, row = dataset.width // 2, dataset.height // 2
+    x, y = t.c + t.a * column + t.b * row, t.f + t.d * column + t.e * row
+    transformer = Transformer.from_crs(dataset.crs, epsg, always_xy=True)
+    corner = transformer.transform(x, y)
+    right = transformer.transform(x + t.a, y + t.d)
+    below = transformer.transform(x + t.b, y + t.e)
+    return math.dist(corner, right), math.dist(corner, below)
 
 
 @contextlib.contextmanager
@@ -234,7 +238,11 @@ def _warped(dataset: Any, block: Block, pixel_m: float) -> Iterator[Any]:
         width=side,
         height=side,
         resampling=Resampling.bilinear,
-        tolerance=0,
+        # Pixels of error of the transform; 0 itself makes rasterio 1.4 build no transformer.
+        tolerance=1e-6,
+        # GDAL would estimate these per block from its corners, and seams would show.
+        XSCALE=str(_pixel_sides_m(dataset, block.epsg)[0] / pixel_m),
+        YSCALE=str(_pixel_sides_m(dataset, block.epsg)[1] / pixel_m),
         # Without nodata or a mask of its own, what lies outside the file must not read as zeros.
         add_alpha=dataset.nodata is None and not _has_alpha(dataset),
     ) as warped:
