@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import BLOCK_TILES, Block, Floats, Grid, Places
 
 FEWEST, MOST = 10, 60
-"""Samples along a tile's side: at least so many that a partly covered tile is seen as such, at
-most so many; finer pixels are averaged into them by area."""
+"""Samples along a tile's side, fewest and most; finer pixels are averaged into them by area."""
 
 
 def is_raster(path: Path) -> bool:
@@ -33,9 +31,9 @@ def is_raster(path: Path) -> bool:
 def tile_means(path: Path, column: str | None, places: Places) -> tuple[str, Floats, Floats]:
     """Return the band, the mean of its valid pixels per tile (N,), and their share of the tile.
 
-    The band is brought to samples aligned to the tiles, each the area-weighted mean of the valid
-    pixels under it, by GDAL's `average` with the exact transformation; the mean is over the
-    samples that have any. NaN where the share is 0.
+    The band is brought to samples aligned to the tiles by GDAL's `average` with the exact
+    transformation: each is the area-weighted mean of the valid pixels under it, and weighs as
+    much as they cover of it. The mean is NaN where the share is 0.
 
     Args:
         path: any raster GDAL opens, with nodata, mask, alpha or NaN where it is invalid.
@@ -59,13 +57,13 @@ def tile_means(path: Path, column: str | None, places: Places) -> tuple[str, Flo
         mean, share = np.full(len(places), np.nan), np.zeros(len(places))
         try:
             for block in places.grid.blocks(places.cells):
-                samples = _block_samples(dataset, band, block, side)
+                samples, valid = _block_samples(dataset, band, block, side)
                 for column_, row_ in block.tiles().tolist():
                     if (row := row_of.get((column_, row_))) is not None:
-                        tile = _tile(samples, column_, row_, block, side)
-                        valid = np.isfinite(tile)
-                        share[row] = valid.mean()
-                        mean[row] = tile[valid].mean() if valid.any() else np.nan
+                        tile = _tile(column_, row_, block, side)
+                        share[row] = valid[tile].mean().round(9)  # beyond is rounding
+                        if share[row]:
+                            mean[row] = (samples[tile] * valid[tile]).sum() / valid[tile].sum()
         except RasterioError as err:
             raise UrbanError(f"cannot read {path}: {err}; is the file whole?") from err
     return str(band), mean, share
@@ -109,47 +107,62 @@ def _indices(dataset: Any, grid: Grid, x: Floats, y: Floats) -> tuple[Floats, Fl
     return np.asarray(columns), np.asarray(rows)
 
 
-def _block_samples(dataset: Any, band: int, block: Block, side: int) -> Floats:
-    """Return the samples of a block, first row north, NaN where the raster is invalid."""
+def _block_samples(dataset: Any, band: int, block: Block, side: int) -> tuple[Floats, Floats]:
+    """Return the samples of a block and the valid share of each, first row north."""
     from rasterio.transform import from_bounds
     from rasterio.warp import Resampling, reproject
+
+    size = BLOCK_TILES * side
+    samples, share = np.zeros((size, size)), np.zeros((size, size))
+    pixels, transform = _block_pixels(dataset, band, block)
+    valid = np.isfinite(pixels)
+    if valid.any():
+        pixels[~valid] = np.nan
+        for source, nodata, target in ((pixels, np.nan, samples), (valid * 1.0, None, share)):
+            reproject(
+                source,
+                target,
+                src_transform=transform,
+                src_crs=dataset.crs,
+                src_nodata=nodata,
+                dst_transform=from_bounds(*block.bounds, size, size),
+                dst_crs=f"EPSG:{block.epsg}",
+                dst_nodata=nodata,
+                resampling=Resampling.average,
+                tolerance=0,
+            )
+    return np.nan_to_num(samples), share
+
+
+def _block_pixels(dataset: Any, band: int, block: Block) -> tuple[Floats, Any]:
+    """Return the pixels under a block, NaN where invalid or off the raster, and their transform."""
     from rasterio.windows import Window
     from rasterio.windows import transform as window_transform
 
-    size = BLOCK_TILES * side
-    samples = np.full((size, size), np.nan)
     left, bottom, right, top = block.bounds
     steps = np.linspace(0, 1, 2 * BLOCK_TILES + 1)
     x, y = np.meshgrid(left + steps * (right - left), bottom + steps * (top - bottom))
     columns, rows = _indices(dataset, Grid(block.epsg, block.tile_m), x.ravel(), y.ravel())
     if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
-        return samples
-    first = np.maximum(np.floor([columns.min(), rows.min()]) - 2, 0).astype(int)
-    last = np.minimum(
-        np.ceil([columns.max(), rows.max()]) + 2, [dataset.width, dataset.height]
-    ).astype(int)
+        return np.full((1, 1), np.nan), None
+    whole = (dataset.width, dataset.height)
+    low = (np.floor([columns.min(), rows.min()]) - 2).astype(int)
+    high = (np.ceil([columns.max(), rows.max()]) + 2).astype(int)
+    first, last = np.clip(low, 0, whole), np.clip(high, 0, whole)
     if (last <= first).any():
-        return samples
+        return np.full((1, 1), np.nan), None
     window = Window(first[0], first[1], last[0] - first[0], last[1] - first[1])
-    pixels = dataset.read(band, window=window, masked=True).astype(np.float64).filled(np.nan)
-    reproject(
-        np.where(np.isfinite(pixels), pixels, np.nan),
-        samples,
-        src_transform=window_transform(window, dataset.transform),
-        src_crs=dataset.crs,
-        src_nodata=np.nan,
-        dst_transform=from_bounds(left, bottom, right, top, size, size),
-        dst_crs=f"EPSG:{block.epsg}",
-        dst_nodata=np.nan,
-        resampling=Resampling.average,
-        tolerance=0,
+    inside = dataset.read(band, window=window, masked=True).astype(np.float64).filled(np.nan)
+    # Pixels off the raster are invalid ones: without them a sample on its edge would seem full.
+    pixels = np.pad(
+        inside,
+        [(first[axis] - low[axis], high[axis] - last[axis]) for axis in (1, 0)],
+        constant_values=np.nan,
     )
-    return samples
+    return pixels, window_transform(Window(low[0], low[1], 1, 1), dataset.transform)
 
 
-def _tile(
-    samples: npt.NDArray[Any], column: int, row: int, block: Block, side: int
-) -> npt.NDArray[Any]:
+def _tile(column: int, row: int, block: Block, side: int) -> tuple[slice, slice]:
     left = (column - block.column * BLOCK_TILES) * side
     top = (BLOCK_TILES - 1 - (row - block.row * BLOCK_TILES)) * side
-    return samples[top : top + side, left : left + side]
+    return slice(top, top + side), slice(left, left + side)

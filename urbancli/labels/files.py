@@ -6,6 +6,7 @@ are classes, and `PREFIX*` is the class whose column holds the largest share. Wh
 has no value is counted, never dropped in silence.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def parse_label(text: str) -> LabelSpec:
 def _split_path(rest: str) -> tuple[str, str]:
     cuts = [len(rest), *(i for i in range(len(rest) - 1, 0, -1) if rest[i] in ":@")]
     for cut in cuts:
-        if Path(rest[:cut]).is_file():
+        if os.path.isfile(rest[:cut]):  # where pathlib's raises on an overlong name
             return rest[:cut], rest[cut:]
     # No such file: the shortest path that leaves a proper tail, for the message to come.
     match = re.fullmatch(r"(.+?)((?::[^:/\\]*(?:/km2)?)?(?:@(?:[-+.\d][^@:/\\]*)?)?)", rest)
