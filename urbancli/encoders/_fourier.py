@@ -96,7 +96,7 @@ def shapes_of(geometry: Geometries, centre: Floats, side: Floats) -> Shapes:
     line = line[first]
     middle, step = (points[first] + points[last]) / 2, points[last] - points[first]
     signed = np.bincount(line, weights=_cross(middle, step) / 2, minlength=len(lines))
-    turn = np.where(hole, -np.sign(signed), np.sign(signed))
+    turn = np.where((signed < 0) == hole, 1.0, -1.0)
     owner = owner[line]
     step = np.where((dimension[owner] == 2)[:, None], turn[line, None] * step, step)
 
@@ -115,15 +115,14 @@ def transform(shapes: Shapes) -> npt.NDArray[np.complex128]:
     out = np.zeros((count, len(CYCLES), ORIENTATIONS), dtype=np.complex128)
     starts = np.flatnonzero(np.diff(shapes.owner, prepend=-1))
     cuts = np.unique(np.searchsorted(starts, np.arange(0, len(shapes.owner), CHUNK_EDGES)))
-    for low, high in zip(cuts, [*cuts[1:], len(starts)], strict=True):
-        end = starts[high] if high < len(starts) else len(shapes.owner)
-        edges = slice(starts[low], end)
-        out[shapes.owner[starts[low:high]]] = _edge_sums(
-            shapes, edges, starts[low:high] - starts[low]
-        )
+    for run in np.split(starts, cuts):
+        if len(run):
+            end = np.searchsorted(shapes.owner, shapes.owner[run[-1]], side="right")
+            sums = _edge_sums(shapes, slice(run[0], end), run - run[0])
+            out[shapes.owner[run]] = sums
     solid = (shapes.dimension == 2)[:, None, None]
     out *= np.where(solid, 1j / radii[:, None], 1.0) / shapes.measure[:, None, None]
-    return out.reshape(count, -1)
+    return out.reshape(count, WIDTH // 2)
 
 
 def _edge_sums(

@@ -6,7 +6,7 @@ depend on: the layer's bytes, the places, the encoder's code version and Config,
 """
 
 import dataclasses
-import shutil
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -32,8 +32,8 @@ class Encoder(ABC):
         modalities: what it can encode; the first encoder by name that claims a modality is its
             default.
         version: raised whenever the same input would give other values.
-        window_m: side of the square around a place's centre that it reads beyond the tile itself,
-            metres; 0 for encoders that read no neighbourhood.
+        window_m: side of the square around a place's centre that it reads, metres; 0 for encoders
+            that read no neighbourhood.
         dtype: of the token values.
     """
 
@@ -88,7 +88,7 @@ def fit_encoder(
     """Fit the default encoder on places; return its state and the fingerprint of the state."""
     name, encoder = load_encoder(modality)
     state = encoder.fit(city, modality, places, seed)
-    content = {key: (value.shape, value.tobytes().hex()) for key, value in sorted(state.items())}
+    content = {key: [value.dtype.str, value.shape, _digest(value)] for key, value in state.items()}
     return state, fingerprint([name, encoder.version, encoder.config(), content])
 
 
@@ -97,6 +97,9 @@ def encode_cached(
 ) -> Tokens:
     """Return the tokens of places, from the cache of the city where it holds them.
 
+    A crash leaves a folder without `tokens.json`, which is written last: it counts as nothing, and
+    every file in it is replaced whole by the next call.
+
     Args:
         city: whose layer is read.
         modality: what is encoded.
@@ -104,22 +107,32 @@ def encode_cached(
         state: what `fit_encoder` returned.
         state_fingerprint: likewise.
     """
-    _, encoder = load_encoder(modality)
-    ids = fingerprint([places.kind, *places.place_id.tolist()])
-    key = fingerprint([city.checksum(modality), ids, state_fingerprint])
+    # A point's id is the user's and says nothing of where it lies: the centres belong to the key.
+    where = [places.kind, places.grid.epsg, places.grid.tile_m, *places.place_id.tolist()]
+    centres = _digest(np.column_stack([places.x, places.y]))
+    key = fingerprint([city.checksum(modality), where, centres, state_fingerprint])
     folder = city.workspace.token_dir(city.key, modality, key)
     if not (folder / "tokens.json").exists():
-        if folder.exists():
-            shutil.rmtree(folder)
-        tokens = encoder.encode(city, modality, places, state)
+        tokens = load_encoder(modality)[1].encode(city, modality, places, state)
         _check(tokens, places, modality)
         tokens.save(folder, {"modality": modality, "state": state_fingerprint})
     return load_tokens(folder)
 
 
+def _digest(array: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
 def _check(tokens: Tokens, places: Places, modality: str) -> None:
     """Refuse tokens that break their own contract: a bug of the encoder, never of the user."""
-    if len(tokens) != len(places) or tokens.offsets[-1] != len(tokens.values):
+    counts, total = np.diff(tokens.offsets), len(tokens.values)
+    if not len(tokens) == len(counts) == len(places):
         raise ValueError(f"the encoder of {modality} returned tokens of another number of places")
-    if not np.isfinite(np.asarray(tokens.values)).all():
+    if tokens.offsets[0] != 0 or tokens.offsets[-1] != total or len(tokens.positions) != total:
+        raise ValueError(f"the encoder of {modality} returned offsets that miss its tokens")
+    if (counts[~tokens.present] != 0).any() or (counts < 0).any():
+        raise ValueError(f"the encoder of {modality} returned tokens of absent places")
+    if not tokens.bag and (counts[tokens.present] != 1).any():
+        raise ValueError(f"the encoder of {modality} returned not one token per present place")
+    if not (np.isfinite(tokens.values).all() and np.isfinite(tokens.positions).all()):
         raise ValueError(f"the encoder of {modality} returned values that are not finite")

@@ -113,8 +113,8 @@ def box_corners(geometry: Geometries) -> npt.NDArray[np.float64]:
     points, owner = shapely.get_coordinates(boxes, return_index=True)
     counts = np.bincount(owner, minlength=len(geometry))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    # Rectangles have five coordinates (the last repeats the first), lines two, points one.
-    pick = np.array([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 3]])[np.searchsorted([2, 3], counts)]
+    # Points have one coordinate, lines two, rectangles five, of which the last repeats the first.
+    pick = np.array([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 3]])[np.digitize(counts, [2, 3])]
     corners = points[starts[:, None] + pick]
     diagonal, other = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
     clockwise = diagonal[:, 0] * other[:, 1] - diagonal[:, 1] * other[:, 0] < 0

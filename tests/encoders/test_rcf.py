@@ -1,0 +1,232 @@
+"""Random convolutional features against a naive loop over places, filters and positions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from urbancli.encoders import rcf
+from urbancli.errors import UrbanError
+from urbancli.grid import Places
+from urbancli.layers import PixelLayer
+
+Build = Callable[..., Any]
+
+
+def mosaic(bands: int, height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint16]:
+    rng = np.random.default_rng(seed)
+    rough = rng.normal(size=(bands, height, width))
+    smooth = np.cumsum(np.cumsum(rough, axis=1), axis=2) / 30
+    return (2000 + 100 * rough + 30 * smooth).clip(0, 60000).astype(np.uint16)
+
+
+def naive(
+    encoder: rcf.Encoder, layer: PixelLayer, places: Places, state: Mapping[str, npt.NDArray[Any]]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The definition: for each place and position, ReLU(filters · standardised patch + bias)."""
+    size, features, present = encoder.patch_px, [], []
+    for x, y in zip(places.x, places.y, strict=True):
+        samples, valid = layer.window(x, y, encoder.window_m)
+        scaled = (samples - state["mean"][:, None, None]) / state["std"][:, None, None]
+        total, count, positions = np.zeros(len(state["filters"])), 0, 0
+        for row in range(valid.shape[0] - size + 1):
+            for column in range(valid.shape[1] - size + 1):
+                positions += 1
+                part = (slice(row, row + size), slice(column, column + size))
+                if valid[part].all():
+                    patch = scaled[(slice(None), *part)]
+                    response = (state["filters"] * patch).sum(axis=(1, 2, 3)) + state["bias"]
+                    total, count = total + np.maximum(response, 0), count + 1
+        features.append(total / max(count, 1))
+        present.append(count >= positions / 2)
+    return np.array(features), np.array(present)
+
+
+def points(builder: Any, count: int, seed: int, spread_m: float = 0.0) -> Places:
+    """Centres anywhere in the city and up to `spread_m` outside it."""
+    rng = np.random.default_rng(seed)
+    size = 300 * np.array([builder.columns, builder.rows])
+    points: Places = builder.points(rng.uniform(-spread_m, size + spread_m, size=(count, 2)))
+    return points
+
+
+def assert_as_naive(
+    encoder: rcf.Encoder, layer: PixelLayer, places: Places, state: Any, every: int = 1
+) -> None:
+    """All places are encoded together, and each `every`-th compared with the definition."""
+    found, present = (part[::every] for part in encoder.features(layer, places, state))
+    some = places.take(np.arange(0, len(places), every))
+    wanted, wanted_present = naive(encoder, layer, some, state)
+    np.testing.assert_array_equal(present, wanted_present)
+    np.testing.assert_allclose(found[present], wanted[present], atol=1e-4, rtol=1e-4)
+    assert wanted[present].std() > 1e-2
+
+
+def test_tiles_equal_the_naive_reference(tiny: Build) -> None:
+    builder = tiny(6, 3)
+    valid = np.ones((90, 180), bool)
+    valid[:, 100:135] = False
+    valid[10, 20] = False
+    builder.pixels("sentinel2", mosaic(3, 90, 180), valid)
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=8)
+    state = encoder.fit(city, "sentinel2", places, seed=3)
+    present = encoder.features(city.pixels("sentinel2"), places, state)[1]
+    assert 0 < present.sum() < len(places) == 18
+    assert_as_naive(encoder, city.pixels("sentinel2"), places, state, every=4)
+
+
+@pytest.mark.parametrize("patch_px", [2, 3, 5])
+def test_points_equal_the_naive_reference(tiny: Build, patch_px: int) -> None:
+    builder = tiny(9, 2)
+    valid = np.random.default_rng(1).random((60, 270)) > 0.01
+    builder.pixels("sentinel2", mosaic(2, 60, 270), valid)
+    city, _ = builder.open()
+    encoder = rcf.Encoder(filters=6, patch_px=patch_px, window_m=125.0)
+    places = points(builder, 70, seed=2, spread_m=60.0)
+    state = encoder.fit(city, "sentinel2", places, seed=0)
+    assert_as_naive(encoder, city.pixels("sentinel2"), places, state)
+
+
+def test_strips_and_fine_pixels_change_nothing(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = tiny(3, 2)
+    builder.pixels("naip", mosaic(4, 120, 180).astype(np.uint8))
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=5)
+    state = encoder.fit(city, "naip", places, seed=0)
+    whole, _ = encoder.features(city.pixels("naip"), places, state)
+    monkeypatch.setattr(rcf, "STRIP_BYTES", 20_000)
+    strips, _ = encoder.features(city.pixels("naip"), places, state)
+    np.testing.assert_allclose(strips, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_every_window_is_in_one_group_of_bounded_size(tiny: Build) -> None:
+    builder = tiny(12, 2)
+    builder.pixels("sentinel2", mosaic(1, 60, 360))
+    city, tiles = builder.open()
+    encoder, layer = rcf.Encoder(), city.pixels("sentinel2")
+    many = points(builder, 900, seed=0)
+    few = points(builder, 4, seed=0)
+    for places in (tiles, many, few):
+        groups = list(rcf._groups(*encoder._windows(layer, places), layer))
+        assert sorted(np.concatenate(groups).tolist()) == list(range(len(places)))
+        assert max(map(len, groups)) <= rcf.GROUP_PLACES
+    assert len(list(rcf._groups(*encoder._windows(layer, tiles), layer))) < len(tiles) / 4
+
+
+def test_a_feature_reads_nothing_outside_its_window(tiny: Build) -> None:
+    samples = mosaic(3, 90, 150).astype(np.float32)
+    plain = tiny(5, 3)
+    changed, touched = tiny(5, 3, key="changed"), tiny(5, 3, key="touched")
+    plain.pixels("sentinel1", samples)
+    city, places = plain.open()
+    middle = np.flatnonzero((plain.offsets(places) == [2, 1]).all(axis=1))
+    inside = np.zeros((90, 150), bool)
+    inside[15:75, 45:105] = True
+    wild = np.where(inside, samples, np.float32(3e38))
+    wild[1, ~inside] = np.nan
+    changed.pixels("sentinel1", wild, inside)
+    changed.pixels("sentinel2", np.nan_to_num(wild))
+    samples[0, 15, 45] += 500
+    touched.pixels("sentinel1", samples)
+    encoder = rcf.Encoder(filters=16)
+    state = encoder.fit(city, "sentinel1", places.take(middle), seed=0)
+    base = encoder.features(city.pixels("sentinel1"), places, state)[0][middle]
+    wild_city, corner_city = changed.open()[0], touched.open()[0]
+    for layer in ("sentinel1", "sentinel2"):
+        found = encoder.features(wild_city.pixels(layer), places, state)[0][middle]
+        np.testing.assert_array_equal(found, base)
+    corner = encoder.features(corner_city.pixels("sentinel1"), places, state)[0][middle]
+    assert (corner != base).any()
+
+
+def test_fit_reads_only_the_windows_of_its_places(tiny: Build) -> None:
+    plain = tiny(5, 3)
+    poisoned = tiny(5, 3, key="poisoned")
+    samples = mosaic(3, 90, 150)
+    plain.pixels("sentinel2", samples)
+    city, places = plain.open()
+    training = places.take(np.flatnonzero(plain.offsets(places)[:, 0] == 0))
+    samples[:, :, 45:] = 65000
+    poisoned.pixels("sentinel2", samples)
+    encoder = rcf.Encoder(filters=8)
+    states = [encoder.fit(c, "sentinel2", training, 0) for c in (city, poisoned.open()[0])]
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(states[1][name], array)
+
+
+def test_fit_is_deterministic_and_seeded(tiny: Build) -> None:
+    builder = tiny(4, 2)
+    builder.pixels("sentinel2", mosaic(3, 60, 120))
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=8)
+    once, again, other = (encoder.fit(city, "sentinel2", places, seed) for seed in (5, 5, 6))
+    assert all(np.array_equal(once[name], again[name]) for name in once)
+    assert not np.array_equal(once["filters"], other["filters"])
+
+
+def test_tokens_are_standardised_over_the_fitted_places(tiny: Build) -> None:
+    builder = tiny(6, 4)
+    valid = np.ones((120, 180), bool)
+    valid[:, :60] = False
+    builder.pixels("sentinel2", mosaic(3, 120, 180), valid)
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=32)
+    state = encoder.fit(city, "sentinel2", places, seed=0)
+    tokens = encoder.encode(city, "sentinel2", places, state)
+    assert tokens.values.dtype == np.float16
+    assert tokens.values.shape == (tokens.present.sum(), 32)
+    west = builder.offsets(places)[:, 0]
+    # Half of the window of column 2 is invalid, and a patch more by its width.
+    np.testing.assert_array_equal(tokens.present, west >= 2)
+    values = tokens.values.astype(np.float64)
+    np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-2)
+
+
+def test_filters_are_whitened_patches() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.normal(size=(500, 12)) @ rng.normal(size=(12, 12)) + 3
+    weights, bias = rcf._filters(patches, 7, np.random.default_rng(4))
+    chosen = patches[np.random.default_rng(4).choice(500, 7, replace=False)]
+    mean = patches.mean(axis=0)
+    covariance = (patches - mean).T @ (patches - mean) / 500 + rcf.WHITENING_FLOOR * np.eye(12)
+    inverse = np.linalg.inv(covariance)
+    for filter_weights, filter_bias, patch in zip(weights, bias, chosen, strict=True):
+        length = np.sqrt((patch - mean) @ inverse @ (patch - mean))
+        wanted = (patches - mean) @ inverse @ (patch - mean) / length - 1
+        np.testing.assert_allclose(patches @ filter_weights + filter_bias, wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize("constant", [slice(0, 1), slice(0, 3)])
+def test_constant_bands_stay_finite(tiny: Build, constant: slice) -> None:
+    builder = tiny(3, 2)
+    samples = mosaic(3, 60, 90)
+    samples[constant] = 700
+    builder.pixels("sentinel2", samples)
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=8)
+    state = encoder.fit(city, "sentinel2", places, seed=0)
+    assert all(np.isfinite(array).all() for array in state.values())
+    assert np.isfinite(encoder.encode(city, "sentinel2", places, state).values).all()
+
+
+def test_what_a_user_can_mend_says_so(tiny: Build) -> None:
+    builder = tiny(3, 2)
+    builder.pixels("sentinel2", mosaic(3, 60, 90), np.zeros((60, 90), bool))
+    builder.pixels("naip", mosaic(4, 60, 90))
+    builder.pixels("sentinel1", mosaic(2, 2, 3))
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=4)
+    with pytest.raises(UrbanError, match="no valid sentinel2 pixels around the places of 'tiny'"):
+        encoder.fit(city, "sentinel2", places, 0)
+    with pytest.raises(UrbanError, match="too coarse"):
+        encoder.fit(city, "sentinel1", places, 0)
+    state = encoder.fit(city, "naip", places, 0)
+    with pytest.raises(UrbanError, match="has 3 bands, the encoder was fitted on 4"):
+        encoder.encode(city, "sentinel2", places, state)
