@@ -11,7 +11,7 @@ from urbancli.sources import _entities
 from urbancli.sources._entities import Entities, join_tiles
 
 GRID = Grid(32632)
-CENTRE = (500_100.0, 5_540_100.0)  # a corner of tiles: multiples of 300 m
+CENTRE = (499_200.0, 5_539_200.0)  # a corner of four blocks: multiples of 2400 m
 STEPS = st.integers(-8, 8).map(lambda half: half * 150.0)  # half of all points lie on borders
 ANYWHERE = st.one_of(STEPS, st.floats(-1200, 1200))
 POINTS = st.tuples(ANYWHERE, ANYWHERE)

@@ -49,7 +49,10 @@ WAYS = {
 RELATIONS = {
     201: ([("way", 101, "outer"), ("way", 102, "inner")], {"type": "multipolygon", "landuse": "x"}),
     202: ([("way", 101, "outer"), ("way", 999, "inner")], {"type": "multipolygon", "landuse": "y"}),
-    203: ([("way", 109, "forward"), ("way", 110, ""), ("way", 998, "")], {"type": "route"}),
+    203: (
+        [("way", 109, "forward"), ("way", 110, ""), ("way", 998, ""), ("way", 109, "backward")],
+        {"type": "route"},
+    ),
     204: ([("way", 109, "from"), ("node", 10, "via"), ("way", 110, "to")], {"type": "restriction"}),
     205: ([("way", 109, "outer"), ("way", 110, "outer")], {"type": "boundary"}),
     206: ([("node", 9, "stop"), ("node", 10, "stop")], {"type": "site", "name": "stops"}),
@@ -143,6 +146,7 @@ def test_every_kind_of_element_becomes_its_geometry(town: Path, town_tiles: Plac
     ring = shapely.Polygon([NODES[i] for i in RING])
     assert shapes["way/103"].equals(ring)
     assert shapes["relation/201"].equals(ring - shapely.Polygon([NODES[i] for i in HOLE]))
+    assert len(shapes["relation/203"].geoms) == 2  # a member that comes twice counts once
     assert shapes["relation/203"].equals(shapes["relation/207"])
     assert shapes["relation/204"].geoms[1].equals(shapely.Point(NODES[10]))
     assert all(shape.is_valid for shape in shapes.values())
@@ -199,6 +203,11 @@ def test_the_order_of_elements_does_not_matter(town: Path, town_tiles: Places) -
         + [node_line(i, tagged=False) for i in (11, 12)],
     )
     assert whole_table(Source(backwards), town_tiles).equals(expected)
+    twice = write_osm(
+        town.with_name("twice.osm"),
+        [line for line in town_lines() for _ in range(1 + ("way" in line))],
+    )
+    assert whole_table(Source(twice), town_tiles).equals(expected)
     late = write_osm(
         town.with_name("late.osm"),
         [way_line(i) for i in WAYS]
