@@ -356,9 +356,7 @@ def _adam(optimiser: Optimiser) -> torch.optim.AdamW:
 
 def _descend(adam: torch.optim.AdamW, optimiser: Optimiser, loss: Tensor) -> None:
     """Make one step; gradients are asked for this optimiser's parameters only."""
-    gradients = torch.autograd.grad(loss, optimiser.parameters, allow_unused=True)
-    for parameter, gradient in zip(optimiser.parameters, gradients, strict=True):
-        parameter.grad = gradient
+    loss.backward(inputs=list(optimiser.parameters))  # type: ignore[no-untyped-call]
     if optimiser.clip:
         torch.nn.utils.clip_grad_norm_(optimiser.parameters, optimiser.clip)
     adam.step()

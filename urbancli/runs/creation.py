@@ -76,6 +76,7 @@ class RunOptions:
         precision: float32 or bf16.
         resume: whether to go on from a checkpoint of this very run.
         hold_out: see `held_out_places`.
+        checkpoint_s: least seconds between checkpoints; they come at the end of an epoch.
     """
 
     preset: str = "small"
@@ -86,6 +87,7 @@ class RunOptions:
     precision: str = "float32"
     resume: bool = True
     hold_out: HoldOut | None = None
+    checkpoint_s: float = 10.0
 
 
 # --- what a run will be ----------------------------------------------------------------------
@@ -194,9 +196,12 @@ def create_run(
     """
     plan = _plan(city, method_name, options)
     folder = workspace.run_dir(plan.name)
+    for unfinished in folder.glob(".*.part"):  # left by a process that was killed
+        unfinished.unlink()
     if (folder / "run.json").exists():
         if read_json(folder / "run.json").get("fingerprint") == plan.facts["fingerprint"]:
             say(f"{plan.name} is already trained")
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
             return open_run(workspace, plan.name)
         say(f"{plan.name} was trained with other settings, code or data: training it anew")
         (folder / "run.json").unlink()
@@ -261,7 +266,7 @@ def _train(
     checkpoint = folder / "checkpoint.safetensors"
     if not options.resume:
         checkpoint.unlink(missing_ok=True)
-    how = TrainOptions(options.seed, options.device, options.precision)
+    how = TrainOptions(options.seed, options.device, options.precision, options.checkpoint_s)
     key = fingerprint([plan.facts["fingerprint"], pick_device(options.device)])
     history = train(method, tokens, plan.index, how, checkpoint, key, progress)
     return method.cpu(), history
