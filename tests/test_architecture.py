@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "urbancli"
 
 ORDER = [
-    "errors", "plugins", "workspace", "city", "vector", "grid", "layers", "sources", "labels",
+    "errors", "plugins", "workspace", "vector", "city", "grid", "layers", "sources", "labels",
     "lock", "fetching", "tokens", "encoders", "nn", "methods", "embeddings", "training", "runs",
     "bench", "report", "cli", "__main__",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from urbancli.errors import ServiceError, UrbanError, UsageError, unknown
+from urbancli.vector import read_vector
 
 Box = tuple[float, float, float, float]
 """(west, south, east, north) in EPSG:4326 degrees; west > east crosses the antimeridian."""
@@ -145,34 +146,6 @@ def read_area(path: Path) -> BaseGeometry:
     if west < -360 or east > 360 or south < -90 or north > 90:
         raise UrbanError(f"{path} reaches beyond the globe: check its CRS")
     return split_antimeridian(area)
-
-
-def read_vector(path: Path) -> Any:
-    """Return a GeoDataFrame in EPSG:4326 from any vector file, GeoParquet included.
-
-    Raises:
-        UrbanError: the file is missing, cannot be read, or has no CRS.
-    """
-    import geopandas as gpd
-
-    if not path.exists():
-        raise UrbanError(f"no file {path}: check the path")
-    try:
-        if path.suffix in {".parquet", ".geoparquet"}:
-            frame = gpd.read_parquet(path)
-        else:
-            frame = gpd.read_file(path)
-    except Exception as err:
-        raise UrbanError(f"cannot read {path} as vector data: {_first_line(err)}") from err
-    if not isinstance(frame, gpd.GeoDataFrame) or frame.geometry.name is None:
-        raise UrbanError(f"{path} has no geometry column")
-    if frame.crs is None:
-        raise UrbanError(f"{path} has no CRS: write it with one, e.g. EPSG:4326")
-    return frame.to_crs(4326)
-
-
-def _first_line(err: BaseException) -> str:
-    return (str(err).splitlines() or [type(err).__name__])[0]
 
 
 def find_city(name: str, box: Box | None = None, aoi: Path | None = None) -> City:

@@ -58,7 +58,8 @@ def command(
     runs = []
     for key in cities:
         with progress_bar() as progress:
-            runs.append(create_run(workspace, open_city(workspace, key), method, options, progress))
+            opened = open_city(workspace, key)
+            runs.append(create_run(workspace, opened, method, options, progress, say))
     if json:
         print_json([run.facts for run in runs])
         return

@@ -1,7 +1,7 @@
 """Imagery from raster files that GDAL opens: any CRS, bands, nodata, several files as one mosaic.
 
-Files are warped onto one pixel grid that is aligned to the tiles, block by block: a block lies where
-it lies in the zone, whatever was asked for, so its pixels are the same in every fetch.
+Files are warped onto one pixel grid that is aligned to the tiles, block by block. A block's place
+in the zone does not depend on what was asked for, so its pixels are the same in every fetch.
 """
 
 import contextlib
@@ -250,4 +250,4 @@ def _warped(dataset: Any, block: Block, pixel_m: float) -> Iterator[Any]:
 
 
 def _has_alpha(dataset: Any) -> bool:
-    return len(_samples(dataset)) < dataset.count
+    return bool(len(_samples(dataset)) < dataset.count)

@@ -6,7 +6,6 @@ Tags come from a JSON column `raw_tags` or `tags` where there is one, else from 
 """
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from urbancli.city import read_vector
 from urbancli.errors import UrbanError
 from urbancli.sources._entities import Entities, EntitySource, count_and_list, repair
+from urbancli.vector import is_text, read_vector
 from urbancli.workspace import Geometries
 
-LATITUDE = ("lat", "latitude", "y")
-LONGITUDE = ("lon", "lng", "long", "longitude", "x")
 IDENTIFIER = ("osm_id", "id")
 TAGS = ("raw_tags", "tags")
 ALWAYS_KEPT = ("name", "category")
 """Columns by their names in lower case, the first present one counts (`ALWAYS_KEPT`: both)."""
-
-TABLES = {".csv", ".tsv", ".txt"}
-"""Suffixes of delimited text; anything else is read as vector data."""
-
-DELIMITERS = ",;\t|"
 
 Columns = dict[str, npt.NDArray[np.object_]]
 """The columns of a file by name: text, numbers, None where there is no value."""
@@ -61,10 +53,7 @@ class Source(EntitySource):
         Raises:
             UrbanError: the file cannot be read, is empty, or has no usable coordinates.
         """
-        if self.path.suffix.lower() in TABLES:
-            columns, geometry = _read_csv(self.path)
-        else:
-            columns, geometry = _read_vector(self.path)
+        columns, geometry = _read(self.path)
         if not len(geometry):
             raise UrbanError(f"{self.path} has no rows: give a file of points of interest")
         located = _on_the_globe(geometry)
@@ -88,59 +77,25 @@ class Source(EntitySource):
         }
 
 
-def _read_csv(path: Path) -> tuple[Columns, Geometries]:
-    """Return the text columns of a CSV, but those of its coordinates, and its points."""
-    import pandas as pd
-
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        delimiter = max(DELIMITERS, key=header.count)
-        with warnings.catch_warnings():
-            # A row longer than the header is no warning: its cells would be lost.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path, sep=delimiter, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-                skipinitialspace=True, index_col=False,
-            ).fillna("")  # fmt: skip
-    except pd.errors.EmptyDataError as err:
-        raise UrbanError(f"{path} is empty: give a file of points of interest") from err
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as err:
-        reason = (str(err).splitlines() or [type(err).__name__])[0].strip()
-        raise UrbanError(f"{path} is not a CSV in UTF-8 ({reason}): write it as one") from err
-    named = {str(name).strip(): frame[name].to_numpy(dtype=object) for name in frame.columns}
-    latitude, longitude = _find(named, LATITUDE), _find(named, LONGITUDE)
-    if latitude is None or longitude is None:
-        raise UrbanError(
-            f"{path} has no latitude and longitude column among {', '.join(list(named)[:12])}: "
-            "name them lat and lon"
-        )
-    numbers = [
-        pd.to_numeric(pd.Series(named.pop(name)), errors="coerce").to_numpy(dtype=np.float64)
-        for name in (longitude, latitude)
-    ]
-    return _text_only(named), np.asarray(shapely.points(*numbers), dtype=object)
+def _read(path: Path) -> tuple[Columns, Geometries]:
+    """Return the columns of a file but its geometry, and its geometries in EPSG:4326."""
+    frame = read_vector(path)
+    geometry = np.asarray(shapely.force_2d(frame.geometry.to_numpy()), dtype=object)
+    others = frame.drop(columns=frame.geometry.name)
+    columns = {name: others[name].to_numpy(dtype=object) for name in others.columns}
+    return (_text_only(columns) if is_text(path) else columns), geometry
 
 
 def _text_only(columns: Columns) -> Columns:
-    """Return the columns that are text, not numbers throughout; empty cells become None."""
+    """Return the columns of a text table that are no numbers throughout."""
     import pandas as pd
 
     texts = {}
     for name, values in columns.items():
-        numbers = pd.to_numeric(pd.Series(values[values != ""]), errors="coerce")
+        numbers = pd.to_numeric(pd.Series(values).dropna(), errors="coerce")
         if numbers.isna().any() or name.lower() in (*IDENTIFIER, *TAGS, *ALWAYS_KEPT):
-            texts[name] = np.where(values == "", np.array(None), values)
+            texts[name] = values
     return texts
-
-
-def _read_vector(path: Path) -> tuple[Columns, Geometries]:
-    """Return the columns of a vector file but the geometry, and its geometries in EPSG:4326."""
-    frame = read_vector(path)
-    geometry = np.asarray(shapely.force_2d(frame.geometry.to_numpy()), dtype=object)
-    others = frame.drop(columns=frame.geometry.name)
-    columns = {str(name): others[name].to_numpy(dtype=object) for name in others.columns}
-    return columns, geometry
 
 
 def _find(columns: Columns, names: Sequence[str]) -> str | None:
