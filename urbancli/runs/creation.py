@@ -218,14 +218,13 @@ def create_run(
     write_table(folder / "curves.parquet", _curves(history), {"run": plan.name})
     write_json(folder / "cost.json", _cost(history, pick_device(options.device)))
     facts = {**plan.facts, **_result(method, history, tokens)}
-    run = make_run(folder, facts)
-    values, present = run.embed(city, plan.places)
+    values, present = make_run(folder, facts).embed(city, plan.places)
     about = {key: facts[key] for key in ("method", "preset", "city", "seed", "pretraining")}
     about |= {"run": plan.name, "drop": []}
     write_embeddings(folder / "embeddings.parquet", plan.places, values, present, about)
     write_json(folder / "run.json", facts)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return run
+    return open_run(workspace, plan.name)
 
 
 def _report(progress: Bar) -> Callable[[EpochReport], None]:
