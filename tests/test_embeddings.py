@@ -85,6 +85,16 @@ def test_holes_and_parts_count_by_area() -> None:
     assert coverage[1] < 1
 
 
+def test_a_crossing_outline_counts_by_its_valid_area() -> None:
+    places = tiles(32618, 3, 3)
+    x, y = places.x.min() - 150, places.y.min() - 150
+    bow = shapely.Polygon([(x, y), (x + 900, y + 800), (x + 900, y), (x, y + 800)])
+    alignment = align(lonlat([bow], places), places)
+    weights, coverage = naive([shapely.make_valid(bow)], places)
+    np.testing.assert_allclose(alignment.weights.toarray(), weights, atol=1e-7)
+    assert alignment.coverage[0] == pytest.approx(coverage[0]) == pytest.approx(1)
+
+
 def test_a_unit_of_exactly_two_tiles_has_just_these() -> None:
     places = tiles(32643, 3, 2)
     pair = shapely.union_all(places.boxes()[[0, 2]])
@@ -168,16 +178,19 @@ def test_no_units_align_to_an_empty_table() -> None:
 
 def test_point_places_inside_a_polygon_count_alike_and_points_match_within_a_metre() -> None:
     grid = Grid(32723)
-    x = np.array([0.0, 10.0, 50.0, 10.0]) + 333_000
-    y = np.array([0.0, 0.0, 0.0, 0.3]) + 7_390_000
-    places = point_places(*grid.unproject(x, y), grid, ids=list("abcd"))
+    x = np.array([0.0, 10.0, 50.0, 10.0, 50.0]) + 333_000
+    y = np.array([0.0, 0.0, 0.0, 0.3, 0.0]) + 7_390_000
+    places = point_places(*grid.unproject(x, y), grid, ids=list("abcde"))
     square = shapely.box(x[0] - 5, y[0] - 5, x[0] + 20, y[0] + 5)
     near_b, near_none = shapely.Point(x[1] + 0.2, y[1]), shapely.Point(x[1] + 5, y[1])
+    at_c_and_e = shapely.Point(x[2], y[2])
     empty = shapely.box(x[0] + 100, y[0], x[0] + 101, y[0] + 1)
-    alignment = align(lonlat([square, near_b, near_none, empty], places), places)
-    expected = [[1 / 3, 1 / 3, 0, 1 / 3], [0, 1, 0, 0], [0] * 4, [0] * 4]
+    alignment = align(lonlat([square, near_b, near_none, empty, at_c_and_e], places), places)
+    expected = np.zeros((5, 5))
+    expected[0, [0, 1, 3]] = 1 / 3
+    expected[1, 1] = expected[4, 2] = 1
     np.testing.assert_allclose(alignment.weights.toarray(), expected)
-    assert alignment.coverage.tolist() == [1, 1, 0, 0]
+    assert alignment.coverage.tolist() == [1, 1, 0, 0, 1]
 
 
 @settings(max_examples=25, deadline=None)

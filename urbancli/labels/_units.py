@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from urbancli.city import read_vector
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
+from urbancli.vector import read_vector
 from urbancli.workspace import Geometries
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -106,7 +106,7 @@ def _read_text(path: Path) -> Units:
             )
     except (OSError, ValueError, pd.errors.ParserWarning) as err:
         raise UrbanError(f"cannot read {path} as a table: {str(err).splitlines()[0]}") from err
-    names = {name.lower().strip(): name for name in reversed(columns.columns)}
+    names = {name.lower().strip(): name for name in columns.columns}
     lat = next((names[name] for name in LATITUDES if name in names), None)
     lon = next((names[name] for name in LONGITUDES if name in names), None)
     if lat is None or lon is None:
