@@ -1,11 +1,6 @@
-"""The units of a label file: its rows, their footprints and their ids.
-
-A vector file of any kind GDAL or pyarrow opens, or a delimited text file with latitudes and
-longitudes. Text files are read as text throughout, so that an id keeps its leading zeros.
-"""
+"""The units of a label file: its rows, their footprints and their ids."""
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +11,8 @@ import shapely
 
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
-from urbancli.vector import read_vector
+from urbancli.vector import is_text, read_vector
 from urbancli.workspace import Geometries
-
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
-LATITUDES = ("lat", "latitude", "y")
-LONGITUDES = ("lon", "lng", "long", "longitude", "x")
 
 POINT, MULTIPOINT, AREAS = 0, 4, (3, 6)
 """Shapely's type ids of a point, a multipoint, and of polygons and multipolygons."""
@@ -61,11 +52,8 @@ def read_units(path: Path) -> Units:
         UrbanError: the file cannot be read, has no CRS or coordinates, or holds neither points
             nor polygons alone.
     """
-    if path.suffix.lower() in TEXT_SUFFIXES:
-        return _read_text(path)
     frame = read_vector(path)
     columns = frame.drop(columns=frame.geometry.name)
-    columns.columns = [str(name) for name in columns.columns]
     geometry = np.asarray(shapely.force_2d(frame.geometry.to_numpy()), dtype=object)
     single = (shapely.get_type_id(geometry) == MULTIPOINT) & (
         shapely.get_num_geometries(geometry) == 1
@@ -77,7 +65,8 @@ def read_units(path: Path) -> Units:
     if kinds and not areal and kinds != {POINT}:
         found = ", ".join(sorted(set(frame.geometry.geom_type.dropna())))
         raise UrbanError(f"{path} holds {found}: a label file wants only polygons or only points")
-    return Units(columns, geometry, areal, _repair(geometry) if areal else 0, typed=True)
+    repaired = _repair(geometry) if areal else 0
+    return Units(columns, geometry, areal, repaired, typed=not is_text(path))
 
 
 def _repair(geometry: Geometries) -> int:
@@ -88,39 +77,6 @@ def _repair(geometry: Geometries) -> int:
         areas = parts[shapely.get_dimensions(parts) == 2]
         geometry[index] = shapely.union_all(areas) if len(areas) else None
     return len(broken)
-
-
-def _read_text(path: Path) -> Units:
-    import pandas as pd
-
-    if not path.is_file():
-        raise UrbanError(f"no file {path}: check the path")
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max(",;\t|", key=header.count)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            columns = pd.read_csv(
-                path, sep=separator, dtype=str, encoding="utf-8-sig", index_col=False
-            )
-    except (OSError, ValueError, pd.errors.ParserWarning) as err:
-        raise UrbanError(f"cannot read {path} as a table: {str(err).splitlines()[0]}") from err
-    names = {name.lower().strip(): name for name in columns.columns}
-    lat = next((names[name] for name in LATITUDES if name in names), None)
-    lon = next((names[name] for name in LONGITUDES if name in names), None)
-    if lat is None or lon is None:
-        raise UrbanError(
-            f"{path} has no lat and lon columns (found {', '.join(columns.columns[:12])}): "
-            "name them lat and lon, in degrees"
-        )
-    degrees = [pd.to_numeric(columns[c], errors="coerce").to_numpy(float) for c in (lon, lat)]
-    placed = (np.abs(degrees[0]) <= 180) & (np.abs(degrees[1]) <= 90)
-    if np.isfinite(degrees).all(axis=0).any() and not placed.any():
-        raise UrbanError(f"'{lat}' and '{lon}' of {path} are not degrees: give EPSG:4326")
-    geometry = np.full(len(columns), None, dtype=object)
-    geometry[placed] = shapely.points(degrees[0][placed], degrees[1][placed])
-    return Units(columns.drop(columns=[lat, lon]), geometry, False, 0, typed=False)
 
 
 def looks_like_id(name: str) -> bool:

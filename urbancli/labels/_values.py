@@ -7,11 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.errors import UsageError, unknown
-from urbancli.labels._units import LATITUDES, LONGITUDES, Units, looks_like_id
+from urbancli.labels._units import Units, looks_like_id
+from urbancli.vector import LATITUDES, LONGITUDES
 
 NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 TEXTS = ("string", "boolean", "categorical", "mixed-integer", "empty")
 """What pandas' `infer_dtype` calls columns that are amounts, and columns that are classes."""
+
+MISSING = ("na", "n/a", "nan", "null", "none")
+"""What stands for an empty cell among the numbers of a text table, lower case."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,13 @@ def _column_values(units: Units, name: str) -> npt.NDArray[Any]:
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if not units.typed:
         numbers = pd.to_numeric(column, errors="coerce")
-        odd = column[numbers.isna() & column.notna()]
+        odd = column[numbers.isna() & column.notna() & ~column.str.lower().isin(MISSING)]
         if 0 < len(odd) < column.notna().sum() / 2:
             raise UsageError(
                 f"column '{name}' mixes numbers and text ('{odd.iloc[0]}' in row "
                 f"{odd.index[0]}): leave the cell empty where there is no value"
             )
-        kind = "string" if len(odd) else "floating"
+        kind, column = ("string", column) if len(odd) else ("floating", numbers)
     if kind in NUMBERS:
         value = pd.to_numeric(column).to_numpy(dtype=np.float64, na_value=np.nan)
         return np.where(np.isfinite(value), value, np.nan)

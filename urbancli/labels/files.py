@@ -20,9 +20,10 @@ import shapely
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Floats, Places
 from urbancli.labels._rasters import is_raster, tile_means
-from urbancli.labels._units import TEXT_SUFFIXES, Units, in_city, read_units, unit_ids
+from urbancli.labels._units import Units, in_city, read_units, unit_ids
 from urbancli.labels._values import Values, read_values
 from urbancli.sources.base import pin, places_grid
+from urbancli.vector import is_text
 from urbancli.workspace import Geometries, Workspace, geo_table, geometries, read_table
 
 FORMAT = "NAME=FILE[:COLUMN[/km2]][@RADIUSm]"
@@ -147,7 +148,7 @@ def read_label(spec: LabelSpec, places: Places) -> tuple[pa.Table, dict[str, Any
     """
     places_grid(places)
     pinned = pin(spec.path)
-    if spec.path.suffix.lower() not in TEXT_SUFFIXES and is_raster(spec.path):
+    if not is_text(spec.path) and is_raster(spec.path):
         table, column, facts = _raster_table(spec, places)
     else:
         table, column, facts = _unit_table(spec, places)
