@@ -423,7 +423,7 @@ def test_a_users_own_method_travels_with_its_run(workspace: Workspace, tmp_path:
     mine.unlink()
     values, _ = open_run(workspace, run.name).embed(city, city.tiles())
     assert values.shape == (64, 8)
-    mine.write_text(MINE.replace("epochs: int = 1", "epochs: int = 2"))
+    mine.write_text(MINE + "\n\ndef changed(): ...\n")
     said: list[str] = []
     create_run(workspace, city, str(mine), RunOptions(), say=said.append)
     assert "other settings, code or data" in said[0]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from urbancli.methods.base import Method, Optimiser, Representations, Stage, Width, parameters_of
+from urbancli.nn.schedules import warmup_cosine
 from urbancli.tokens import Batch, Tokens, single_tokens
 from urbancli.training import Progress, TrainOptions, train
 
@@ -131,6 +132,31 @@ def test_the_critic_takes_two_detached_steps_after_each_of_the_encoder(tmp_path:
     assert isinstance(method, Critic)
     assert method.asked == [("main", True), ("critic", False), ("critic", False)] * 6
     assert method.represented == 6
+
+
+def test_the_loop_is_the_one_written_out_by_hand(tmp_path: Path) -> None:
+    method = trained(Critic, Config(), tmp_path)
+    torch.manual_seed(0)
+    hand = Critic(Config(), {"coords": Width(2, 2), "pois": Width(4, 4)})
+    main = torch.optim.AdamW(hand.encoder.parameters(), weight_decay=0.01)
+    critic = torch.optim.AdamW(hand.critic.parameters(), weight_decay=0.01)
+    pois, coords = (torch.from_numpy(tokens()[name].pooled()) for name in ("pois", "coords"))
+    order, step = torch.Generator().manual_seed(1), 0
+    for _ in range(2):
+        for places in torch.randperm(PLACES, generator=order).split(8):
+            rate = 1e-2 * warmup_cosine(step, 6, 0.1)
+            found = {"code": hand.encoder(pois[places]), "other": coords[places].float()}
+            for adam, name in ((main, "main"), (critic, "critic"), (critic, "critic")):
+                adam.param_groups[0]["lr"] = rate
+                moved = adam.param_groups[0]["params"]
+                loss = hand.objective(found, name)["shared"]
+                for parameter, slope in zip(moved, torch.autograd.grad(loss, moved), strict=True):
+                    parameter.grad = slope
+                adam.step()
+                found["code"] = found["code"].detach()
+            step += 1
+    for name, value in hand.state_dict().items():
+        torch.testing.assert_close(method.state_dict()[name], value, msg=name)
 
 
 @pytest.mark.parametrize(("lr", "critic_lr"), [(0.0, 1e-2), (1e-2, 0.0)])

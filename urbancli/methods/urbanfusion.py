@@ -178,7 +178,7 @@ class Method(BaseMethod):
         return bounded.masked_fill(~part.present[:, None], 0.0)
 
     def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the projected tokens (B, M, D), zero where absent, and what is present (B, M)."""
+        """Return the projected tokens (B, M, D), whatever where absent, and presence (B, M)."""
         device = self.position.device
         tokens, present = [], []
         for name in self.modalities:
@@ -189,8 +189,7 @@ class Method(BaseMethod):
             part = batch.modalities[name]
             is_location = name == "coords"
             read = part.pooled[:, :2] if is_location else self.scores(batch, name)
-            token = self.projections[name](read).float()
-            tokens.append(token.masked_fill(~part.present[:, None], 0.0))
+            tokens.append(self.projections[name](read).float())
             present.append(part.present)
         return torch.stack(tokens, dim=1), torch.stack(present, dim=1)
 
