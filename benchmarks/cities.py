@@ -67,7 +67,7 @@ def run(workspace: Path, arguments: list[str]) -> tuple[dict[str, float], str]:
         text = printed.read()
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
-    return {"seconds": round(seconds, 1), "peak_mb": round(usage.ru_maxrss / 1024)}, text
+    return {"seconds": round(seconds, 2), "peak_mb": round(usage.ru_maxrss / 1024)}, text
 
 
 def osmnx_seconds(folder: Path) -> float:

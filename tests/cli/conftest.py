@@ -1,0 +1,65 @@
+"""A town made once, and `urban` called in this process as a user would call it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from examples.small_city import commands, write_inputs
+from urbancli.cli import main
+
+
+class Done(NamedTuple):
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Return stdout as JSON."""
+        return json.loads(self.out)
+
+
+Urban = Callable[..., Done]
+
+
+@pytest.fixture
+def urban(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Urban:
+    """Call `urban` with arguments."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr("sys.argv", ["urban", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return call
+
+
+class Town(NamedTuple):
+    """Inputs and workspace of the example town."""
+
+    inputs: Path
+    workspace: Path
+    fetch: list[str]
+    train: list[str]
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    """The example town, fetched and trained once; tests must not change it."""
+    folder = tmp_path_factory.mktemp("town")
+    box = write_inputs(folder / "inputs", tiles=20)
+    fetch, train = commands(folder / "inputs", box)[:2]
+    with pytest.MonkeyPatch.context() as patch:
+        for arguments in (fetch, train):
+            patch.setattr("sys.argv", ["urban", "-w", str(folder / "workspace"), *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert not ended.value.code, arguments
+    return Town(folder / "inputs", folder / "workspace", fetch, train)

@@ -1,0 +1,161 @@
+"""Every command on the example town: results, files that other tools open, idempotence."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+
+from tests.cli.conftest import Town, Urban
+from urbancli.workspace import Workspace, read_json, sha256
+
+RUN = "urbanfusion-synthetic-town-small-s0"
+
+
+def _run_name(town: Town) -> str:
+    (run,) = Workspace(town.workspace).runs()
+    assert run.startswith(RUN)
+    return run
+
+
+def test_a_fetch_leaves_whole_listed_files(town: Town) -> None:
+    city = town.workspace / "data/synthetic-town"
+    listed = read_json(city / "manifest.json")["files"]
+    names = {"places", "layers/sentinel2", "layers/entities", "layers/pois",
+             "labels/population_density", "labels/cover"}  # fmt: skip
+    assert set(listed) == {"lock.json"} | {f"{name}.parquet" for name in names}
+    for name, entry in listed.items():
+        assert sha256(city / name) == entry["sha256"]
+    assert not list(city.glob(".staging")) and not list(city.rglob("*.part"))
+    assert str(town.inputs) not in (city / "lock.json").read_text()
+
+
+def test_the_same_fetch_again_changes_nothing(town: Town, urban: Urban) -> None:
+    manifest = town.workspace / "data/synthetic-town/manifest.json"
+    before = manifest.read_bytes()
+    done = urban("-w", town.workspace, *town.fetch, "--json")
+    assert done.code == 0, done.err
+    assert manifest.read_bytes() == before
+    assert done.json()["tiles"] > 300
+
+
+def test_a_fetch_can_add_a_layer_later(town: Town, urban: Urban, tmp_path: Path) -> None:
+    bare = [part for part in town.fetch if not part.endswith("pois.csv") and part != "--pois"]
+    assert urban("-w", tmp_path, *bare).code == 0
+    assert urban("-w", tmp_path, *town.fetch).code == 0
+    listed = [
+        read_json(folder / "data/synthetic-town/manifest.json")["files"]
+        for folder in (tmp_path, town.workspace)
+    ]
+    assert listed[0] == listed[1]
+
+
+def test_another_box_in_the_same_folder_is_refused(town: Town, urban: Urban) -> None:
+    arguments = list(town.fetch)
+    arguments[arguments.index("--bbox") + 1] = "77.25,28.57,77.26,28.58"
+    done = urban("-w", town.workspace, *arguments)
+    assert done.code == 1
+    assert "another area" in done.err
+
+
+def test_training_again_keeps_the_run(town: Town, urban: Urban) -> None:
+    model = town.workspace / "runs" / _run_name(town) / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    done = urban("-w", town.workspace, *town.train, "--json")
+    assert done.code == 0, done.err
+    assert "already trained" in done.err
+    assert model.stat().st_mtime_ns == before
+    (facts,) = done.json()
+    assert facts["preset"] == "small"
+    assert set(facts["modalities"]) == {"coords", "sentinel2", "entities", "pois"}
+
+
+def test_embedding_a_users_own_points(town: Town, urban: Urban, tmp_path: Path) -> None:
+    frame_path = town.workspace / "data/synthetic-town/places.parquet"
+    frame = gpd.read_parquet(frame_path).head(5)
+    table = tmp_path / "points.csv"
+    lines = [
+        f"{lat},{lon},house-{n}"
+        for n, (lat, lon) in enumerate(zip(frame.lat, frame.lon, strict=True))
+    ]
+    table.write_text("\n".join(["lat,lon,place_id", *lines, ",,nowhere"]))
+    out = tmp_path / "out.parquet"
+    done = urban("-w", town.workspace, "embed", "--run", _run_name(town), "--places", table,
+                 "--out", out)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "1 rows are no points" in done.err
+    embedded = gpd.read_parquet(out)
+    assert sorted(embedded.place_id) == [f"house-{n}" for n in range(5)]
+    dropped = tmp_path / "dropped.parquet"
+    assert urban("-w", town.workspace, "embed", "--run", _run_name(town), "--drop", "satellite",
+                 "--out", dropped).code == 0  # fmt: skip
+    assert len(gpd.read_parquet(dropped)) == len(gpd.read_parquet(frame_path))
+
+
+@pytest.mark.parametrize("drop", [(), ("--drop", "satellite")])
+def test_bench_scores_runs_and_controls(town: Town, urban: Urban, drop: tuple[str, ...]) -> None:
+    done = urban("-w", town.workspace, "bench", *drop, "--json")
+    assert done.code == 0, done.err
+    rows = done.json()["rows"]
+    assert {row["task"] for row in rows} == {"population_density", "cover"}
+    assert {"urbanfusion", "constant", "coordinates", "concatenation", "untrained"} <= {
+        row["method"] for row in rows
+    }
+    if drop:
+        retained = [row for row in rows if row["drop"] and row["method"] == "urbanfusion"]
+        assert retained and all(row["retention"] is not None for row in retained)
+
+
+def test_the_terminal_table_shows_preset_and_interval(town: Town, urban: Urban) -> None:
+    done = urban("-w", town.workspace, "bench")
+    assert done.code == 0, done.err
+    assert "small" in done.out and "concatenation" in done.out and "[" in done.out
+
+
+def test_list_names_everything(town: Town, urban: Urban) -> None:
+    assert "delhi" in urban("list", "cities").out.split()
+    assert "urbanfusion" in urban("list", "methods").out.split()
+    assert urban("-w", town.workspace, "list", "fetched").out.split() == ["synthetic-town"]
+    assert urban("-w", town.workspace, "list", "runs", "--json").json() == [_run_name(town)]
+    assert "satellite = sentinel2 + naip + sentinel1" in urban("list", "modalities").out
+
+
+@pytest.fixture(scope="session")
+def duckdb_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which DuckDB finds its spatial extension, copied from the package beside it."""
+    duckdb = pytest.importorskip("duckdb", reason="needs the extra `peers`")
+    extension = pytest.importorskip("duckdb_extension_spatial", reason="needs the extra `peers`")
+    home = tmp_path_factory.mktemp("home")
+    platform = duckdb.sql("PRAGMA platform").fetchone()[0]
+    version = f"v{duckdb.__version__}"
+    source = Path(extension.__file__).parent / "extensions" / version / "spatial.duckdb_extension"
+    target = home / ".duckdb/extensions" / version / platform
+    target.mkdir(parents=True)
+    shutil.copy(source, target)
+    return home
+
+
+def test_every_file_passes_gpio_and_opens_elsewhere(town: Town, duckdb_home: Path) -> None:
+    import duckdb
+
+    connection = duckdb.connect(config={"home_directory": str(duckdb_home)})
+    connection.execute("LOAD spatial")
+    paths = sorted((town.workspace / "data").rglob("*.parquet"))
+    paths += sorted((town.workspace / "runs").rglob("embeddings.parquet"))
+    assert len(paths) == 7
+    for path in paths:
+        frame = gpd.read_parquet(path)
+        count, kinds = connection.execute(
+            "SELECT count(*), count(DISTINCT ST_GeometryType(geometry)) FROM read_parquet(?)",
+            [str(path)],
+        ).fetchone()
+        assert count == len(frame) and kinds >= 1, path
+        check = subprocess.run(
+            [Path(sys.executable).parent / "gpio", "check", "all", str(path)],
+            capture_output=True, text=True, env={"HOME": str(duckdb_home), "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+        assert check.returncode == 0, f"{path}\n{check.stdout}\n{check.stderr}"
+        assert json.loads(frame.attrs.get("urban", "{}")) == {}
