@@ -19,7 +19,7 @@ from urbancli.workspace import fingerprint, sha256
 MIN_COVERAGE = 0.5
 """A unit counts where the city's tiles cover at least this share of it, for all methods alike."""
 
-LISTED = 8
+LISTED = 5
 """How many units left out are named."""
 
 

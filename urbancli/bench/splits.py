@@ -187,12 +187,16 @@ def choose_group_m(
     chosen = next((size for size in sizes if size >= wanted), sizes[-1])
     while groups[chosen] < MIN_GROUPS and chosen > sizes[0]:
         chosen = sizes[sizes.index(chosen) - 1]
+    reach = f"{'' if found else 'at least '}{range_m:,.0f} m"
+    reasons = [
+        *([f"the label's correlation range ({reach})"] if chosen < range_m else []),
+        *([f"its units ({diameter_m:,.0f} m)"] if chosen < diameter_m else []),
+    ]
     warnings = []
-    if chosen < wanted:
-        reach = f"{'' if found else 'at least '}{range_m:,.0f} m"
+    if reasons:
         warnings.append(
-            f"groups of {chosen:,} m are smaller than the label's correlation range ({reach}) or "
-            f"its units ({diameter_m:,.0f} m): scores may be flattering, intervals too narrow"
+            f"groups of {chosen:,} m are smaller than {' and '.join(reasons)}: scores may flatter, "
+            "intervals may be too narrow"
         )
     elif range_m == 0 and not found:
         warnings.append("too few units near each other to estimate a correlation range")

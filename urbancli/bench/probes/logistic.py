@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.bench.probes.base import Floats, Predicted, inner_folds, standardise
+from urbancli.bench.probes.base import Floats, Predicted, eigen, inner_folds, standardise
 from urbancli.bench.statistics import confusion, macro_f1
 
 KIND = "classification"
@@ -69,6 +69,7 @@ def logistic_path(
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     train, test = rotate(*standardise(x_train, x_test))
     known, counts = np.unique(classes, return_counts=True)
@@ -77,13 +78,14 @@ def logistic_path(
     model = LogisticRegression(warm_start=True, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
     predicted = np.zeros((length, len(test)), dtype=np.int64)
     unconverged = 0
-    for step, penalty in enumerate(PENALTIES[:length]):
-        model.C = 1.0 / (len(train) * penalty)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
+    # Thousands of small products: a second BLAS thread costs more in waiting than it brings.
+    with threadpool_limits(1, "blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for step, penalty in enumerate(PENALTIES[:length]):
+            model.C = 1.0 / (len(train) * penalty)
             model.fit(train, classes)
-        unconverged += int(np.max(model.n_iter_) >= MAX_ITERATIONS)
-        predicted[step] = model.predict(test)
+            unconverged += int(np.max(model.n_iter_) >= MAX_ITERATIONS)
+            predicted[step] = model.predict(test)
     return predicted, unconverged
 
 
@@ -95,7 +97,7 @@ def rotate(train: Floats, test: Floats) -> tuple[Floats, Floats]:
     number, width = train.shape
     if width <= number:
         return train, test
-    values, vectors = np.linalg.eigh(train @ train.T)
+    values, vectors = eigen(train @ train.T)
     kept = values > 1e-10 * values[-1]
     roots = np.sqrt(values[kept])
     return vectors[:, kept] * roots, (test @ train.T) @ vectors[:, kept] / roots

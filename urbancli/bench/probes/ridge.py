@@ -11,7 +11,7 @@ Both are `sklearn.linear_model.Ridge(alpha=α)` with an intercept.
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.bench.probes.base import Predicted, inner_folds, standardise
+from urbancli.bench.probes.base import Predicted, eigen, inner_folds, standardise
 
 KIND = "regression"
 VERSION = 1
@@ -79,10 +79,10 @@ def ridge_path(
     centred = y_train - mean
     number, width = train.shape
     if width <= number:
-        values, vectors = np.linalg.eigh(train.T @ train)
+        values, vectors = eigen(train.T @ train)
         inner, outer = vectors.T @ (train.T @ centred), test @ vectors
     else:
-        values, vectors = np.linalg.eigh(train @ train.T)
+        values, vectors = eigen(train @ train.T)
         inner, outer = vectors.T @ centred, (test @ train.T) @ vectors
     # Rounding makes eigenvalues of a singular matrix slightly negative.
     shrunk = np.maximum(values, 0.0)[:, None] + number * penalties[None, :]

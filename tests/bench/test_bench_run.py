@@ -1,0 +1,349 @@
+"""The benchmark end to end on a small town with a known answer, against scoring by hand."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from sklearn.metrics import f1_score
+
+from urbancli.bench.controls import position_features
+from urbancli.bench.evaluation import answer, compare, make_exam, score
+from urbancli.bench.preparation import load_split, prepare, set_exam
+from urbancli.bench.probes import ridge
+from urbancli.bench.run import SCHEMA, BenchOptions, BenchResult, bench, write_splits
+from urbancli.bench.splits import NotScored, Split
+from urbancli.bench.tasks.base import Task
+from urbancli.city import City
+from urbancli.embeddings import aggregate, align
+from urbancli.errors import UrbanError, UsageError
+from urbancli.fetching import fetch
+from urbancli.grid import Grid
+from urbancli.labels.files import load_label, parse_label
+from urbancli.layers import open_city
+from urbancli.runs import RunOptions, create_run
+from urbancli.sources.pois import Source as Pois
+from urbancli.workspace import Workspace, read_table, sha256
+
+GRID = Grid(32643)
+SIDE = 12
+LEFT, BOTTOM = 720_000.0, 3_162_000.0
+TINY = (
+    "width=16", "heads=2", "capsule_frequencies=4", "capsule_width=8", "contrastive_width=8",
+    "epochs=2", "batch_size=48",
+)  # fmt: skip
+
+
+def write_csv(path: Path, header: str, rows: list) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header.split(","), *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    """A town of 12 × 12 tiles with POIs: their number is the label `liveliness`."""
+    folder = tmp_path_factory.mktemp("town")
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(4, SIDE * SIDE)
+    columns, rows = np.divmod(np.arange(SIDE * SIDE), SIDE)
+    x, y = LEFT + 150 + 300 * columns, BOTTOM + 150 + 300 * rows
+    spots = np.repeat(np.column_stack([x, y]), counts, axis=0)
+    spots += rng.uniform(-120, 120, spots.shape)
+    kinds = rng.choice(["cafe", "restaurant"], len(spots))
+    lon, lat = GRID.unproject(*spots.T)
+    pois = [[i, "", lat[i], lon[i], kinds[i]] for i in range(len(spots))]
+    path = write_csv(folder / "pois.csv", "osm_id,name,lat,lon,category", pois)
+    lon, lat = GRID.unproject(x + 10, y + 10)
+    units = [[f"u{i}", lat[i], lon[i], counts[i], "ab"[int(counts[i] > 4)]] for i in range(144)]
+    for row in units[:2]:
+        row[3] = ""
+    for row in units[2:5]:
+        row[4] = "rare"
+    write_csv(folder / "points.csv", "unit_id,lat,lon,liveliness,land_use", units)
+    area = shapely.box(LEFT + 1, BOTTOM + 1, LEFT + 300 * SIDE - 1, BOTTOM + 300 * SIDE - 1)
+    city = City("town", GRID.unproject_geometry(area), GRID.epsg, "bbox")
+    made = Workspace(folder / "workspace")
+    specs = [
+        parse_label(f"liveliness={folder / 'points.csv'}:liveliness"),
+        parse_label(f"land_use={folder / 'points.csv'}:land_use"),
+    ]
+    fetch(made, city, [Pois(path)], specs, lambda *_: None, 300)
+    create_run(made, open_city(made, "town"), "urbanfusion", RunOptions(overrides=TINY))
+    return made
+
+
+@pytest.fixture(scope="module")
+def result(workspace: Workspace) -> BenchResult:
+    return bench(workspace, BenchOptions(("town",), drop=("pois", "satellite")))
+
+
+def only(result: BenchResult, **wanted: str) -> dict:
+    rows = [row for row in result.rows if all(row[k] == v for k, v in wanted.items())]
+    assert len(rows) == 1
+    return rows[0]
+
+
+# --- rows ------------------------------------------------------------------------------------
+
+
+def test_every_contestant_label_and_drop_has_its_row(result: BenchResult) -> None:
+    methods = {"constant", "coordinates", "concatenation", "untrained", "urbanfusion"}
+    expected = {
+        (m, t, d)
+        for m in methods
+        for t in ("liveliness", "land_use")
+        for d in ("", "pois", "satellite")
+    }
+    found = [(row["method"], row["task"], row["drop"]) for row in result.rows]
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    assert all(list(row) == SCHEMA.names for row in result.rows)
+
+
+def test_the_file_holds_the_rows(result: BenchResult) -> None:
+    table, facts = read_table(result.path)
+    assert table.to_pylist() == result.rows
+    assert facts["notes"] == result.notes
+
+
+def test_a_constant_scores_nothing(result: BenchResult) -> None:
+    row = only(result, method="constant", task="liveliness", drop="")
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert row["n"] == 142 and row["groups"] >= 10 and not row["too_few"]
+
+
+def test_concatenation_finds_what_is_there(result: BenchResult) -> None:
+    row = only(result, method="concatenation", task="liveliness", drop="")
+    assert row["value"] > 0.8 and row["low"] < row["value"] < row["high"]
+    assert only(result, method="coordinates", task="liveliness", drop="")["value"] < 0.3
+    assert row["removed"] > 0 and row["imputed"] == 0
+
+
+def test_a_score_equals_scoring_by_hand(workspace: Workspace, result: BenchResult) -> None:
+    """From the files alone: the split's folds, windows pair by pair, R² summed by hand."""
+    table, facts = read_table(workspace.split_file("town", "liveliness"))
+    row = only(result, method="coordinates", task="liveliness", drop="")
+    assert row["split_sha256"] == sha256(workspace.split_file("town", "liveliness"))
+    assert row["group_m"] == facts["group_m"]
+    fold_of = dict(zip(table["unit_id"].to_pylist(), table["fold"].to_pylist(), strict=True))
+    group_of = dict(zip(table["unit_id"].to_pylist(), table["group"].to_pylist(), strict=True))
+    label = load_label(workspace, "town", "liveliness")
+    kept = np.array([unit in fold_of for unit in label.unit_id])
+    assert kept.sum() == 142 and np.isfinite(label.value[kept]).all()
+    ids, y = label.unit_id[kept], label.value[kept]
+    x, n = GRID.project(*shapely.get_coordinates(label.geometry[kept]).T)
+    places = open_city(workspace, "town").tiles()
+    features = aggregate(
+        align(label.geometry[kept], places), position_features(places), np.ones(144, dtype=bool)
+    )[0]
+    centre = np.floor(np.column_stack([x, n]) / 300) * 300 + 150
+    # POIs are seen in a window of 600 m: ±300 m around the centre of the unit's tile.
+    seen = np.abs(np.column_stack([x, n])[:, None] - centre[None]).max(axis=2) <= 300.01
+    touch = seen | seen.T
+    folds = np.array([fold_of[unit] for unit in ids])
+    _, split_order = np.unique([group_of[unit] for unit in ids], return_inverse=True)
+    exam = set_exam(*material_and_split(workspace), [600.0])
+    above = below = removed = 0.0
+    for fold in sorted(set(folds)):
+        test = folds == fold
+        train = ~test & ~touch[:, test].any(axis=1)
+        removed += (~test & touch[:, test].any(axis=1)).sum()
+        assert (exam.training[fold] == train).all()
+        # Inner folds follow the Hilbert order of groups, so take the exam's.
+        guess = ridge.fit_predict(
+            features[train], y[train], exam.split.order[train], features[test]
+        )
+        above += ((y[test] - guess.values) ** 2).sum()
+        below += ((y[test] - y[train].mean()) ** 2).sum()
+    assert len(set(split_order)) == row["groups"]
+    assert row["value"] == pytest.approx(1 - above / below, abs=1e-9)
+    assert row["removed"] == removed / len(set(folds))
+
+
+def material_and_split(workspace: Workspace):
+    city = open_city(workspace, "town")
+    material = prepare(city, city.tiles(), "liveliness", 0)
+    return material, load_split(city, material, 5), city.tiles()
+
+
+def test_what_is_left_out_is_named(result: BenchResult) -> None:
+    notes = [n["note"] for n in result.notes if n["task"] == "liveliness"]
+    assert any("2 of 144 units without a value" in note and "u0" in note for note in notes)
+    notes = [n["note"] for n in result.notes if n["task"] == "land_use"]
+    assert any("classes left out: rare (3)" in note for note in notes)
+    assert only(result, method="constant", task="land_use", drop="")["n"] == 141
+
+
+# --- drops -----------------------------------------------------------------------------------
+
+
+def test_a_drop_that_changes_nothing_is_not_applicable(result: BenchResult) -> None:
+    rows = [row for row in result.rows if row["drop"] == "satellite"]
+    assert all(row["value"] is None and row["retention"] is None for row in rows)
+    assert {row["note"] for row in rows} == {"n/a: the city has no satellite"}
+    row = only(result, method="coordinates", task="liveliness", drop="pois")
+    assert row["value"] is None and row["note"] == "n/a: does not read pois"
+    row = only(result, method="concatenation", task="liveliness", drop="pois")
+    assert row["value"] is None and row["note"] == "n/a: reads nothing but pois"
+
+
+def test_a_drop_is_scored_again(result: BenchResult) -> None:
+    full = only(result, method="urbanfusion", task="liveliness", drop="")
+    without = only(result, method="urbanfusion", task="liveliness", drop="pois")
+    assert full["value"] > 0.3 > without["value"]
+    constant = only(result, method="constant", task="liveliness", drop="")["value"]
+    expected = (without["value"] - constant) / (full["value"] - constant)
+    assert without["retention"] == pytest.approx(expected)
+    assert without["difference_concatenation"] is None
+    assert any("without pois keeps" in note["note"] for note in result.notes)
+    same = only(result, method="constant", task="liveliness", drop="pois")
+    assert same["value"] == constant
+
+
+def test_differences_are_paired(result: BenchResult) -> None:
+    row = only(result, method="urbanfusion", task="land_use", drop="")
+    for other in ("concatenation", "untrained"):
+        theirs = only(result, method=other, task="land_use", drop="")["value"]
+        key = f"difference_{other}"
+        assert row[key] == pytest.approx(row["value"] - theirs)
+        assert row[f"{key}_low"] < row[key] < row[f"{key}_high"]
+    for control in ("constant", "concatenation", "untrained"):
+        other = only(result, method=control, task="land_use", drop="")
+        assert other["difference_concatenation"] is None
+
+
+def test_leaks_follow_what_is_left(result: BenchResult) -> None:
+    leaks = {(row["task"], row["leak"]) for row in result.rows}
+    assert leaks == {("land_use", ""), ("liveliness", "unknown")}
+
+
+# --- files and runs --------------------------------------------------------------------------
+
+
+def test_the_same_inputs_are_the_same_file(workspace: Workspace, result: BenchResult) -> None:
+    before = sha256(workspace.split_file("town", "land_use"))
+    paths = write_splits(workspace, "town")
+    assert [path.name for path in paths] == ["town-land_use.parquet", "town-liveliness.parquet"]
+    assert sha256(workspace.split_file("town", "land_use")) == before
+    few = bench(workspace, BenchOptions(("town",), runs=()))
+    assert few.path != result.path
+    assert only(few, method="concatenation", task="land_use", drop="") == only(
+        result, method="concatenation", task="land_use", drop=""
+    )
+    assert any("no run to score" in note["note"] for note in few.notes)
+
+
+def test_an_inductive_run_is_scored_on_its_fold_only(workspace: Workspace, tmp_path) -> None:
+    city = open_city(workspace, "town")
+    path = write_splits(workspace, "town")[1]
+    options = RunOptions(overrides=TINY, hold_out=(path, 1))
+    run = create_run(workspace, city, "urbanfusion", options)
+    result = bench(workspace, BenchOptions(("town",), runs=(run.name,)))
+    row = only(result, method="urbanfusion", task="liveliness")
+    folds = read_table(path)[0]["fold"].to_numpy()
+    assert row["pretraining"] == "inductive" and row["folds"] == "1"
+    assert row["n"] == (folds == 1).sum()
+    assert row["too_few"] and row["low"] is None
+    # The difference is taken on the units that both were asked.
+    exam = set_exam(*material_and_split(workspace), [600.0])
+    fold = answer(exam, np.zeros((142, 0)), [1])
+    assert fold.scored.sum() == row["n"]
+    assert row["difference_concatenation"] is not None
+    assert only(result, method="untrained", task="liveliness")["folds"] == "1"
+    other = only(result, method="urbanfusion", task="land_use")
+    assert other["value"] is None and "held out test units of liveliness" in other["note"]
+    with pytest.raises(UrbanError, match=r"another split of 'liveliness'.*--hold-out-split"):
+        bench(workspace, BenchOptions(("town",), runs=(run.name,), seed=5))
+    write_splits(workspace, "town")
+
+
+def test_wrong_names_are_refused(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="modality 'satelite'"):
+        bench(workspace, BenchOptions(("town",), drop=("satelite",)))
+    with pytest.raises(UsageError, match="atlantis"):
+        bench(workspace, BenchOptions(("atlantis",)))
+    with pytest.raises(UsageError, match="nosuch"):
+        bench(workspace, BenchOptions(("town",), runs=("nosuch",)))
+
+
+# --- the exam --------------------------------------------------------------------------------
+
+
+def exam_of(kind: str = "regression", number: int = 120):
+    rng = np.random.default_rng(0)
+    group = np.arange(number) // 10
+    split = Split(group.astype(str).astype(object), group, group % 4, 600, 450.0, 0)
+    metric = "r2" if kind == "regression" else "macro_f1"
+    x = rng.normal(size=(number, 6))
+    values = x[:, 0] + rng.normal(size=number)
+    if kind == "classification":
+        values = np.where(values > 0, "up", "down").astype(object)
+    touch = np.eye(number)
+    touch[10, 20] = touch[20, 10] = 1
+    return Task("t", 1, kind, metric, shares_source=()), values, split, touch, x
+
+
+def test_units_that_touch_leave_the_training_fold() -> None:
+    task, values, split, touch, _ = exam_of()
+    exam = make_exam(task, values, split, touch)
+    assert split.fold[10] == 1 and split.fold[20] == 2
+    assert exam.removed == (0, 1, 1, 0)
+    assert not exam.training[2][10] and exam.training[3][10]
+    for fold, train in enumerate(exam.training):
+        assert not (train & (split.fold == fold)).any()
+
+
+def test_too_few_training_units_are_not_scored() -> None:
+    task, values, split, _, _ = exam_of()
+    with pytest.raises(NotScored, match="fold 0 keeps 0 of 90"):
+        make_exam(task, values, split, np.ones((120, 120)))
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_predictions_never_see_their_own_fold(kind: str) -> None:
+    task, values, split, touch, x = exam_of(kind)
+    exam = make_exam(task, values, split, touch)
+    before = answer(exam, x)
+    test = split.fold == 2
+    changed = exam.target.copy()
+    changed[test] = 5.0 - changed[test] if kind == "regression" else 1 - changed[test]
+    after = answer(dataclasses.replace(exam, target=changed), x)
+    assert (before.predicted[test] == after.predicted[test]).all()
+    assert (before.predicted[~test] != after.predicted[~test]).any()
+    assert before.scored.all()
+
+
+def test_missing_features_are_counted_and_stand_for_the_mean() -> None:
+    task, values, split, touch, x = exam_of()
+    exam = make_exam(task, values, split, touch)
+    holes = x.copy()
+    holes[[3, 50]] = np.nan
+    found = answer(exam, holes)
+    assert found.imputed == 2 and np.isfinite(found.predicted).all()
+    assert found.scored.all()
+    everything = answer(exam, np.full_like(x, np.nan))
+    assert score(exam, everything).value == pytest.approx(0, abs=1e-12)
+    assert everything.imputed == 120
+
+
+def test_a_classification_scores_as_scikit_learn() -> None:
+    task, values, split, touch, x = exam_of("classification")
+    exam = make_exam(task, values, split, touch)
+    found = answer(exam, x)
+    assert exam.classes == ("down", "up")
+    expected = f1_score(exam.target, found.predicted, average="macro")
+    assert score(exam, found).value == pytest.approx(expected)
+    assert compare(exam, found, found).value == 0
+
+
+def test_a_class_absent_from_training_is_a_warning() -> None:
+    task, values, split, touch, _ = exam_of("classification")
+    values[:] = np.where(np.arange(120) % 2, "a", "b")
+    values[split.fold == 3] = "c"
+    touch = np.eye(120)
+    names = np.array([str(g) for g in np.arange(120)], dtype=object)
+    exam = make_exam(task, values, dataclasses.replace(split, group=names), touch)
+    assert "class 'c' is absent from the training units of fold 3" in exam.notes

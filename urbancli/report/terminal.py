@@ -1,0 +1,201 @@
+"""A benchmark's result as terminal tables: one per city and task, the doubts in words below it."""
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from urbancli.bench.run import BenchResult, Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+METRICS = {"r2": "R²", "macro_f1": "macro-F1"}
+
+
+def render(result: BenchResult, console: "Console | None" = None) -> None:
+    """Print what a run does not beat, then a table per city and task with all that qualifies it.
+
+    Args:
+        result: of `bench`.
+        console: where to; default stdout.
+    """
+    from rich.console import Console
+
+    console = console or Console(file=sys.stdout, highlight=False)
+    for line in _verdicts(result.rows):
+        console.print(line, highlight=False, markup=False)
+    for note in _notes(result, "", ""):
+        console.print(note, highlight=False, markup=False)
+    key = itertools.groupby(result.rows, key=lambda row: (row["city"], row["task"]))
+    for (city, task), found in key:
+        _render_task(list(found), _notes(result, city, task), console)
+    for city in dict.fromkeys(row["city"] for row in result.rows):
+        for note in _notes(result, city, ""):
+            console.print(f"{city}: {note}", highlight=False, markup=False)
+
+
+def _notes(result: BenchResult, city: str, task: str) -> list[str]:
+    return [n["note"] for n in result.notes if (n["city"], n["task"]) == (city, task)]
+
+
+# --- in words --------------------------------------------------------------------------------
+
+
+def name_of(row: Row) -> str:
+    """Return a contestant's name with its preset, and what tells runs of one method apart."""
+    if not row["run"]:
+        return f"{row['method']} (control)"
+    seed = f", seed {row['seed']}" if row["seed"] else ""
+    held = ", inductive" if row["pretraining"] == "inductive" else ""
+    return f"{row['method']} ({row['preset']}{seed}{held})"
+
+
+def verdict(low: float | None, high: float | None) -> str:
+    """Return what an interval of a difference allows to say."""
+    if low is None or high is None:
+        return "too few units or groups for an interval"
+    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.2f}".replace("-", "−")
+    return "0.00" if text in {"+0.00", "−0.00"} else text
+
+
+def difference_text(row: Row, other: str) -> str | None:
+    """Return one sentence: the row's score minus a control's, with its interval.
+
+    Args:
+        row: of a run.
+        other: `concatenation` or `untrained`.
+    """
+    value, low, high = (row[f"difference_{other}{end}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return None
+    within = "" if low is None else f" [{_signed(low)}, {_signed(high)}]"
+    dropped = f"without {row['drop']}: " if row["drop"] else ""
+    return f"{dropped}{name_of(row)} − {other}: {_signed(value)}{within}: {verdict(low, high)}"
+
+
+def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield, for every run, where it does not beat concatenation with its interval."""
+    runs = dict.fromkeys(row["run"] for row in rows if _is_run(row))
+    for run in runs:
+        mine = [r for r in rows if r["run"] == run and _is_run(r) and not r["drop"]]
+        compared = [row for row in mine if row["difference_concatenation"] is not None]
+        if not compared:
+            yield f"{name_of(mine[0])} could not be compared with concatenation on any task"
+            continue
+        lost = [row for row in compared if not (row["difference_concatenation_low"] or 0) > 0]
+        tasks = ", ".join(f"{row['city']}/{row['task']}" for row in lost)
+        if lost:
+            yield (
+                f"{name_of(mine[0])} does NOT beat concatenation on {len(lost)} of {len(compared)} "
+                f"tasks: {tasks}"
+            )
+        else:
+            yield f"{name_of(mine[0])} beats concatenation on all {len(compared)} tasks"
+
+
+def _is_run(row: Row) -> bool:
+    return bool(row["run"]) and row["method"] != "untrained"
+
+
+# --- one task --------------------------------------------------------------------------------
+
+
+def _render_task(rows: Sequence[Row], notes: Sequence[str], console: "Console") -> None:
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, highlight=False, markup=False)
+
+    scored = [row for row in rows if row["value"] is not None]
+    first = rows[0]
+    say(f"\n{first['city']} · {first['task']}", "bold")
+    if scored:
+        some = scored[0]
+        say(
+            f"{METRICS[some['metric']]}, {some['probe']}, {some['split']} split in groups of "
+            f"{some['group_m']:,} m; 95 % intervals",
+            "dim",
+        )
+    shown, nowhere = [], []
+    for _, part in itertools.groupby(rows, key=lambda row: row["drop"]):
+        found = list(part)
+        reasons = {row["note"] for row in found if row["value"] is None}
+        if len(reasons) == 1 and all(row["value"] is None for row in found):
+            without = f"without {found[0]['drop']}: " if found[0]["drop"] and scored else ""
+            nowhere.append(without + reasons.pop())
+        else:
+            shown += found
+    if shown:
+        console.print(_table(shown))
+    for row in shown if scored else []:
+        for other in ("concatenation", "untrained"):
+            if text := difference_text(row, other):
+                say(text)
+    said = [*_counts(scored), *notes]
+    for text in dict.fromkeys([*(said if scored else notes), *(nowhere if scored else [])]):
+        say(f"· {text}", "dim" if scored else "")
+
+
+def _table(rows: Sequence[Row]) -> "Table":
+    from rich.table import Table
+
+    dropped = any(row["drop"] for row in rows)
+    leaks = any(row["leak"] not in {"", "unknown"} for row in rows)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("method", no_wrap=True)
+    if dropped:
+        table.add_column("without")
+    table.add_column("score")
+    for heading in ("n", "groups"):
+        table.add_column(heading, justify="right")
+    if dropped:
+        table.add_column("retention", justify="right")
+    if leaks:
+        table.add_column("shares source with")
+    for row in rows:
+        cells = [name_of(row), *([row["drop"]] if dropped else []), _score(row)]
+        cells += ["" if row[key] is None else f"{row[key]:,}" for key in ("n", "groups")]
+        if dropped:
+            cells.append("" if not row["drop"] else _percent(row))
+        if leaks:
+            cells.append(row["leak"])
+        table.add_row(*cells, style="bold" if _is_run(row) else "")
+    return table
+
+
+def _score(row: Row) -> str:
+    if row["value"] is None:
+        return str(row["note"])
+    value = f"{row['value']:.3f}".replace("-", "−")
+    if row["too_few"]:
+        return f"{value}  too few"
+    low, high = (f"{row[end]:.3f}".replace("-", "−") for end in ("low", "high"))
+    return f"{value}  [{low}, {high}]"
+
+
+def _percent(row: Row) -> str:
+    if row["retention"] is None:
+        return "n/a"
+    return f"{row['retention']:.0%}".replace("-", "−")
+
+
+def _counts(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what was removed, imputed and not converged, with who and how many."""
+    removed: dict[Any, None] = dict.fromkeys(row["removed"] for row in rows)
+    for number in removed:
+        yield f"{number:,.1f} training units a fold left because they touch a test unit"
+    for row in rows:
+        without = f" without {row['drop']}" if row["drop"] else ""
+        if row["imputed"]:
+            yield (
+                f"{name_of(row)}{without}: {row['imputed']:,} of {row['n']:,} units miss features, "
+                "the training mean stands for them"
+            )
+        if row["note"]:
+            yield f"{name_of(row)}{without}: {row['note']}"
+    if any(row["leak"] == "unknown" for row in rows):
+        yield "from which modalities the label was made is unknown: a leak cannot be excluded"
