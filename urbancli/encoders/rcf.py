@@ -3,14 +3,18 @@
 After Rolf et al. 2021, "A generalizable and accessible approach to machine learning with global
 satellite imagery" (MOSAIKS, Nature Communications 12:4392), and Coates & Ng 2012: filters are
 random patches of the imagery itself, ZCA-whitened; a feature is the mean over an image of
-ReLU(whitened patch · whitened window − 1).
+ReLU(whitened patch · whitened window).
 
-Deviations: 256 filters instead of 8,192, one-sided; filters scaled to length 1; whitening from
-16,384 patches; bands standardised first and clipped at 50 standard deviations; features
-standardised at the end.
+Deviations: 256 filters instead of 8,192, without their negatives; filters scaled to length 1;
+whitening from 16,384 patches; bands standardised first and clipped at 50 standard deviations;
+features standardised at the end; no threshold on the response, where the published code takes 1.
+So few filters cannot afford to be silent on most windows: with the 833 Delhi patches of the three
+commonest land covers (logistic probe, spatial folds, mean of 3 seeds) macro-F1 is 0.87 without and
+0.81 with a threshold of 1, 0.85 with one of −1.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,9 +34,6 @@ FIT_PLACES = 512
 
 WHITENING_PATCHES = 16384
 """Patches that the whitening is estimated from; the filters are drawn among them."""
-
-THRESHOLD = 1.0
-"""What a response must exceed, in standard deviations of a whitened patch."""
 
 WHITENING_FLOOR = 1e-2
 """Added to the variances before they are inverted, so that sensor noise is not blown up."""
@@ -128,8 +129,9 @@ class Encoder(base.Encoder):
         columns, rows, side = self._windows(layer, places)
         span = side - self.patch_px + 1
         sums = np.zeros((len(places), len(state["filters"]) + 1))
-        for group in _groups(columns, rows, side, layer):
-            sums[group] = _window_sums(layer, columns[group], rows[group], side, state)
+        with _one_thread():
+            for group in _groups(columns, rows, side, layer):
+                sums[group] = _window_sums(layer, columns[group], rows[group], side, state)
         valid = sums[:, -1]
         return sums[:, :-1] / np.maximum(valid, 1)[:, None], valid >= span**2 / 2
 
@@ -172,6 +174,23 @@ class Encoder(base.Encoder):
         return mean, std, np.concatenate(drawn) if drawn else np.zeros(0)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Convolve on one thread: strips are small, and OpenMP threads spin at every barrier.
+
+    On two cores two threads take 0.6 times as long where nothing else runs, and 14 times as long
+    where something does. One thread also makes the sums the same on any number of cores.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _read(
     layer: PixelLayer, column: int, row: int, width: int, height: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -202,7 +221,7 @@ def _filters(patches: Floats, count: int, rng: np.random.Generator) -> tuple[Flo
     """Return the weights (count, d) and bias (count,) of whitened random patches.
 
     With m the mean patch and Z = (cov + floor)^(−1/2), a filter is q = Z (p − m) at length 1, its
-    response to a patch x is q · Z (x − m) − THRESHOLD = (Z q) · x − (Z q) · m − THRESHOLD.
+    response to a patch x is q · Z (x − m) = (Z q) · x − (Z q) · m.
     """
     mean = patches.mean(axis=0)
     variance, axes = np.linalg.eigh(np.cov(patches - mean, rowvar=False, bias=True))
@@ -211,7 +230,7 @@ def _filters(patches: Floats, count: int, rng: np.random.Generator) -> tuple[Flo
     directions = (patches[chosen] - mean) @ whiten
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
     weights = directions @ whiten
-    return weights, -weights @ mean - THRESHOLD
+    return weights, -weights @ mean
 
 
 def _groups(columns: Integers, rows: Integers, side: int, layer: PixelLayer) -> Iterator[Integers]:
