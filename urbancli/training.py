@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from urbancli.errors import UrbanError, unknown
@@ -376,7 +376,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     header = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, sort_keys=True)
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(copies, temporary, metadata={"urban": header})
+        temporary.write_bytes(save(copies, metadata={"urban": header}))
 
 
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
