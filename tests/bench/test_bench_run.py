@@ -9,7 +9,7 @@ import pytest
 import shapely
 from sklearn.metrics import f1_score
 
-from urbancli.bench.controls import position_features
+from urbancli.bench.controls import concatenation, position_features, unit_features
 from urbancli.bench.evaluation import answer, compare, make_exam, score
 from urbancli.bench.preparation import load_split, prepare, set_exam
 from urbancli.bench.probes import ridge
@@ -177,6 +177,42 @@ def test_what_is_left_out_is_named(result: BenchResult) -> None:
     assert only(result, method="constant", task="land_use", drop="")["n"] == 141
 
 
+def test_units_half_outside_are_left_out_and_named(tmp_path) -> None:
+    x = LEFT + np.array([150, 10, -10, 600, 900, 1200, 900])
+    y = BOTTOM + np.array([600, 600, 600, -190, 600, 600, 600])
+    lon, lat = GRID.unproject(x, y)
+    rows = [[f"u{i}", lat[i], lon[i], i] for i in range(7)]
+    path = write_csv(tmp_path / "c.csv", "unit_id,lat,lon,v", rows)
+    pois = [[i, "", lat[i], lon[i], "cafe"] for i in range(7)]
+    source = Pois(write_csv(tmp_path / "pois.csv", "osm_id,name,lat,lon,category", pois))
+    area = shapely.box(LEFT + 1, BOTTOM + 1, LEFT + 1799, BOTTOM + 1799)
+    city = City("edge", GRID.unproject_geometry(area), GRID.epsg, "bbox")
+    made = Workspace(tmp_path / "workspace")
+    fetch(made, city, [source], [parse_label(f"v={path}:v@200m")], lambda *_: None, 300)
+    layers = open_city(made, "edge")
+    material = prepare(layers, layers.tiles(), "v", 0)
+    # u2 has its centre just west of the city, u3 only its top in it.
+    found = dict(zip(material.units.unit_id, material.values, strict=True))
+    assert found == {"u0": 0, "u1": 1, "u4": 4, "u5": 5, "u6": 6}
+    assert material.alignment.weights.shape == (5, 36)
+    (note,) = material.notes
+    assert "2 of 7 units covered by tiles less than half" in note and "u2" in note and "u3" in note
+
+
+def test_positions_are_waves_of_many_lengths_and_directions(workspace: Workspace) -> None:
+    places = open_city(workspace, "town").tiles()
+    found = position_features(places)
+    x, y = (places.x - places.x.mean()) / 1000, (places.y - places.y.mean()) / 1000
+    expected = [x, y]
+    for wave in (np.sin, np.cos):
+        for degrees in (0, 45, 90, 135):
+            angle = np.radians(degrees)
+            for power in np.linspace(np.log(0.3), np.log(50), 12):
+                along = x * np.cos(angle) + y * np.sin(angle)
+                expected.append(wave(2 * np.pi * along / np.exp(power)))
+    np.testing.assert_allclose(found, np.column_stack(expected), atol=1e-9)
+
+
 # --- drops -----------------------------------------------------------------------------------
 
 
@@ -251,7 +287,14 @@ def test_an_inductive_run_is_scored_on_its_fold_only(workspace: Workspace, tmp_p
     exam = set_exam(*material_and_split(workspace), [600.0])
     fold = answer(exam, np.zeros((142, 0)), [1])
     assert fold.scored.sum() == row["n"]
-    assert row["difference_concatenation"] is not None
+    untrained = only(result, method="untrained", task="liveliness")["value"]
+    assert row["difference_untrained"] == pytest.approx(row["value"] - untrained)
+    places = city.tiles()
+    material = material_and_split(workspace)[0]
+    pooled = concatenation(city, places)
+    theirs = answer(exam, unit_features(pooled, material.alignment, ()), [1])
+    expected = row["value"] - score(exam, theirs).value
+    assert row["difference_concatenation"] == pytest.approx(expected)
     assert only(result, method="untrained", task="liveliness")["folds"] == "1"
     other = only(result, method="urbanfusion", task="land_use")
     assert other["value"] is None and "held out test units of liveliness" in other["note"]
@@ -327,6 +370,18 @@ def test_missing_features_are_counted_and_stand_for_the_mean() -> None:
     everything = answer(exam, np.full_like(x, np.nan))
     assert score(exam, everything).value == pytest.approx(0, abs=1e-12)
     assert everything.imputed == 120
+
+
+def test_a_comparison_is_on_the_units_that_both_were_asked() -> None:
+    task, values, split, touch, x = exam_of()
+    exam = make_exam(task, values, split, touch)
+    whole, part = answer(exam, x), answer(exam, x[:, 1:], [2])
+    assert part.scored.sum() == 30
+    there = dataclasses.replace(whole, scored=part.scored)
+    expected = score(exam, there).value - score(exam, part).value
+    assert compare(exam, whole, part).value == pytest.approx(expected)
+    assert compare(exam, part, whole).value == pytest.approx(-expected)
+    assert compare(exam, whole, part).n == 30
 
 
 def test_a_classification_scores_as_scikit_learn() -> None:

@@ -36,7 +36,7 @@ def tiles(columns: int, rows: int) -> Places:
     return places.take(places.share_inside > 0.5)
 
 
-def circles(x: np.ndarray, y: np.ndarray, radius_m: float) -> Units:
+def circles(x: np.ndarray, y: np.ndarray, radius_m: float | np.ndarray) -> Units:
     shapes = shapely.buffer(shapely.points(x, y), radius_m)
     ids = np.array([f"u{i}" for i in range(len(x))], dtype=object)
     return make_units(GRID, ids, GRID.unproject_geometry(np.asarray(shapes)), "test")
@@ -248,8 +248,9 @@ def naive_touching(units: Units, places: Places, weights, window_m: float) -> np
 def test_touching_equals_every_pair_by_itself(window_m: float) -> None:
     places = tiles(12, 12)
     rng = np.random.default_rng(0)
-    x, y = rng.uniform(0, 3600, (2, 40))
-    units = circles(EAST + x, NORTH + y, 180.0)
+    # Of any size, and some reach out of the tiles, where only footprints can meet.
+    x, y = rng.uniform(-200, 3800, (2, 40))
+    units = circles(EAST + x, NORTH + y, rng.uniform(5, 400, 40))
     weights = align(units.footprint, places).weights
     expected = naive_touching(units, places, weights, window_m)
     assert 0.05 < expected.mean() < 0.95

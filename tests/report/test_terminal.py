@@ -125,7 +125,8 @@ def test_notes_imputation_and_leaks_are_printed() -> None:
     ]
     out = text_of([run_row(0.5, imputed=7, leak="sentinel2")], notes)
     assert "7 of 1,234 units miss features" in out
-    assert "shares source with" in out and "sentinel2" in out
+    assert "shares source with" in out
+    assert "--drop sentinel2 scores without" in " ".join(out.split())
     for note in notes:
         assert note["note"] in out
     assert "a leak cannot be excluded" in text_of([row("constant", 0.0, leak="unknown")])

@@ -160,7 +160,7 @@ def _table(rows: Sequence[Row]) -> "Table":
         cells = [name_of(row), *([row["drop"]] if dropped else []), _score(row)]
         cells += ["" if row[key] is None else f"{row[key]:,}" for key in ("n", "groups")]
         if dropped:
-            cells.append("" if not row["drop"] else _percent(row))
+            cells.append("" if not row["drop"] or row["value"] is None else _percent(row))
         if leaks:
             cells.append(row["leak"])
         table.add_row(*cells, style="bold" if _is_run(row) else "")
@@ -197,5 +197,11 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
             )
         if row["note"]:
             yield f"{name_of(row)}{without}: {row['note']}"
-    if any(row["leak"] == "unknown" for row in rows):
+    shared = {name for row in rows if not row["drop"] for name in row["leak"].split(",")}
+    if named := sorted(shared - {"", "unknown"}):
+        yield (
+            f"the label may share its source with {', '.join(named)}: what reads it may have an "
+            f"advantage, --drop {named[0]} scores without"
+        )
+    if "unknown" in shared:
         yield "from which modalities the label was made is unknown: a leak cannot be excluded"
