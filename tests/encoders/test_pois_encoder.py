@@ -1,5 +1,6 @@
 """POI vectors against a loop over places and POIs."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +9,16 @@ import shapely
 
 from urbancli.encoders import pois
 from urbancli.encoders._hashing import hash_words, text_grams
+from urbancli.workspace import geometries
+
+# Open to the east: its centroid lies in the gap, in the next tile.
+CRESCENT = shapely.box(595, 400, 700, 460) - shapely.box(599, 410, 701, 450)
 
 POIS = [
     (shapely.Point(150, 150), {"amenity": "cafe", "name": "Blue Door"}),
     (shapely.Point(150, 152), {"amenity": "cafe", "name": "Blue Door"}),
     (shapely.Point(301, 20), {"shop": "books"}),
-    (shapely.box(400, 400, 440, 440), {"leisure": "park", "name": "Élan"}),
+    (CRESCENT, {"leisure": "park", "name": "Élan"}),
     (shapely.Point(870, 590), {"name": "nameless kind"}),
 ]
 
@@ -47,7 +52,9 @@ def expected(spots: list[Any], x: float, y: float) -> np.ndarray:  # type: ignor
 
 def test_tiles_and_points_equal_the_loop(tiny: Callable[..., Any]) -> None:
     builder, city, tiles = city_of(tiny, POIS)
-    spots = [(shape.centroid.x, shape.centroid.y, tags) for shape, tags in POIS]
+    assert CRESCENT.centroid.x > 600
+    within = [(shape.point_on_surface(), tags) for shape, tags in POIS]
+    spots = [(point.x, point.y, tags) for point, tags in within]
     points = builder.points([(10, 10), (149.9, 449.99), (600, 500), (-290, 150)])
     for places in (tiles, points):
         tokens = pois.Encoder().encode(city, "pois", places, {})
@@ -59,6 +66,18 @@ def test_tiles_and_points_equal_the_loop(tiny: Callable[..., Any]) -> None:
         ]
         np.testing.assert_allclose(tokens.values, wanted, atol=1e-5)
         assert (np.abs(tokens.values).sum(axis=1) > 0).sum() >= 3
+
+
+def test_the_west_side_of_a_square_counts_and_the_east_side_does_not(
+    tiny: Callable[..., Any],
+) -> None:
+    builder, city, _ = city_of(tiny, [(shapely.Point(500, 200), {"shop": "x"})])
+    x, y = city.grid.project(*shapely.get_coordinates(geometries(city.entities("pois"))).T)
+    square = builder.points([(500, 200)])
+    for east, counted in ((150, 1), (-150, 0)):
+        place = dataclasses.replace(square, x=x + east, y=y)
+        tokens = pois.Encoder().encode(city, "pois", place, {})
+        assert np.expm1(tokens.values[0, 64]).round(3) == counted
 
 
 def test_every_poi_inside_is_counted_in_one_tile(tiny: Callable[..., Any]) -> None:

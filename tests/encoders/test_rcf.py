@@ -29,7 +29,9 @@ def naive(
     size, features, present = encoder.patch_px, [], []
     for x, y in zip(places.x, places.y, strict=True):
         samples, valid = layer.window(x, y, encoder.window_m)
+        valid = valid & np.isfinite(samples).all(axis=0)
         scaled = (samples - state["mean"][:, None, None]) / state["std"][:, None, None]
+        scaled = np.clip(scaled, -50, 50)
         total, count, positions = np.zeros(len(state["filters"])), 0, 0
         for row in range(valid.shape[0] - size + 1):
             for column in range(valid.shape[1] - size + 1):
@@ -102,6 +104,36 @@ def test_strips_and_fine_pixels_change_nothing(
     monkeypatch.setattr(rcf, "STRIP_BYTES", 20_000)
     strips, _ = encoder.features(city.pixels("naip"), places, state)
     np.testing.assert_allclose(strips, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_broken_pixels_are_clipped_and_what_is_no_number_is_invalid(tiny: Build) -> None:
+    clean, broken = tiny(3, 2), tiny(3, 2, key="broken")
+    samples = mosaic(2, 60, 90).astype(np.float32)
+    clean.pixels("sentinel1", samples)
+    city, places = clean.open()
+    samples[0, 20, 40], samples[1, 40, 50], samples[:, 44, 14] = 3e38, -3e38, np.nan
+    broken.pixels("sentinel1", samples)
+    encoder = rcf.Encoder(filters=6, window_m=250.0)
+    for key, source in (("clean", city), ("broken", broken.open()[0])):
+        state = encoder.fit(city, "sentinel1", places, seed=0)
+        assert_as_naive(encoder, source.pixels("sentinel1"), places, state)
+        values = encoder.encode(source, "sentinel1", places, state).values
+        assert np.isfinite(values).all(), key
+    state = encoder.fit(source, "sentinel1", places, seed=0)
+    assert all(np.isfinite(array).all() for array in state.values())
+
+
+def test_fit_reads_a_bounded_number_of_places(tiny: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rcf, "FIT_PLACES", 1)
+    builder = tiny(3, 1)
+    samples = mosaic(1, 30, 90)
+    samples += (np.arange(90) // 30 * 5000).astype(np.uint16)
+    builder.pixels("sentinel2", samples)
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=4, window_m=300.0)
+    mean = encoder.fit(city, "sentinel2", places, seed=0)["mean"]
+    tiles = [samples[0, :, start : start + 30].mean() for start in (0, 30, 60)]
+    assert np.isclose(tiles, mean).sum() == 1
 
 
 def test_every_window_is_in_one_group_of_bounded_size(tiny: Build) -> None:
