@@ -1,8 +1,14 @@
 """Fixtures shared by all tests: where the real data lies."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before torch and OpenBLAS load: their threads spin, and beside any other process that costs more
+# than a second core gives to work as small as the tests'.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
 
 ROOT = Path(__file__).parents[1]
 

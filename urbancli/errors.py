@@ -6,6 +6,9 @@ Any other exception is a bug of ours and keeps its traceback.
 import difflib
 from collections.abc import Iterable
 
+FEW_CHOICES = 4
+"""Up to so many valid names are all listed; of more, the near misses."""
+
 
 class UrbanError(Exception):
     """What went wrong, where, and what to do about it, in one line. Exit code 1."""
@@ -41,7 +44,8 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     """
     known = sorted(choices)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    if near:
-        return UsageError(f"unknown {kind} '{name}': did you mean {' or '.join(near)}?")
     listed = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
-    return UsageError(f"unknown {kind} '{name}': choose from {listed or 'nothing yet'}")
+    if not near:
+        return UsageError(f"unknown {kind} '{name}': choose from {listed or 'nothing yet'}")
+    few = f" ({listed})" if len(known) <= FEW_CHOICES else ""
+    return UsageError(f"unknown {kind} '{name}': did you mean {' or '.join(near)}?{few}")

@@ -6,6 +6,7 @@ Its file name is its name on the command line. Names starting with `_`, and `bas
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -38,9 +39,10 @@ def load(folder: str, name: str) -> ModuleType:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"no file '{path}': give the path of a Python file, or a known name")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"urban_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"'{path}' is not a Python module")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.errors import UrbanError
-from urbancli.workspace import read_json, write_json
+from urbancli.workspace import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -79,12 +79,11 @@ class Tokens:
 
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the arrays as .npy files, and `tokens.json` last: it exists, so all is there."""
-        folder.mkdir(parents=True, exist_ok=True)
+        for litter in folder.glob(".*.part"):  # of a process that was killed
+            litter.unlink()
         for name in ("values", "offsets", "positions", "present"):
-            temporary = folder / f".{name}.npy.part"
-            with temporary.open("wb") as file:
+            with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, getattr(self, name), allow_pickle=False)
-            temporary.replace(folder / f"{name}.npy")
         write_json(folder / "tokens.json", {**facts, "bag": self.bag})
 
 

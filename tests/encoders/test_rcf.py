@@ -231,7 +231,7 @@ def test_filters_are_whitened_patches() -> None:
     inverse = np.linalg.inv(covariance)
     for filter_weights, filter_bias, patch in zip(weights, bias, chosen, strict=True):
         length = np.sqrt((patch - mean) @ inverse @ (patch - mean))
-        wanted = (patches - mean) @ inverse @ (patch - mean) / length
+        wanted = (patches - mean) @ inverse @ (patch - mean) / length - 1.0  # as published
         np.testing.assert_allclose(patches @ filter_weights + filter_bias, wanted, atol=1e-8)
 
 
