@@ -14,7 +14,7 @@ from urbancli.report.terminal import difference_text, render, verdict
 def row(method: str, value: float | None, **more: Any) -> dict[str, Any]:
     scores = {} if value is None else {"low": value - 0.1, "high": value + 0.1, "n": 1234,
                                        "groups": 40, "too_few": False, "removed": 12.5,
-                                       "imputed": 0, "group_m": 1200, "note": ""}  # fmt: skip
+                                       "imputed": 0, "group_m": 1200, "folds": "all", "note": ""}  # fmt: skip
     basis = {"city": "delhi", "task": "crime", "method": method, "preset": "", "run": "",
              "pretraining": "none", "split": "spatial", "probe": "ridge", "drop": "",
              "metric": "r2", "value": value, "leak": "", "note": ""}  # fmt: skip
@@ -67,7 +67,7 @@ def test_a_table_has_scores_intervals_and_counts() -> None:
     assert "constant (control)" in out and "0.000  [−0.100, 0.100]" in out
     line = next(part for part in out.splitlines() if "0.500" in part)
     assert "urbanfusion (small)" in line and "1,234" in line and "40" in line
-    assert "12.5 training units a fold left" in out
+    assert "12.5 training units a fold were removed" in out
     assert max(len(part) for part in out.splitlines()) <= 100
 
 
@@ -134,6 +134,17 @@ def test_notes_imputation_and_leaks_are_printed() -> None:
 
 def test_runs_of_one_method_are_told_apart() -> None:
     out = text_of(
-        [run_row(0.5, seed=0), run_row(0.4, seed=3, pretraining="inductive", run="other")]
+        [
+            run_row(0.5, seed=0),
+            run_row(0.4, seed=3, pretraining="inductive", folds="2", run="other"),
+        ]
     )
-    assert "urbanfusion (small) " in out and "urbanfusion (small, seed 3, inductive)" in out
+    assert "urbanfusion (small) " in out and "urbanfusion (small, seed 3, inductive, fold 2)" in out
+
+
+def test_a_transductive_drop_is_said_to_have_been_seen() -> None:
+    said = "saw the dropped modality at the test places"
+    assert said in text_of([run_row(0.5), run_row(0.4, drop="satellite")])
+    assert said not in text_of([run_row(0.5)])
+    inductive = [run_row(0.4, drop="satellite", pretraining="inductive", folds="0")]
+    assert said not in text_of(inductive)

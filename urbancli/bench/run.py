@@ -366,18 +366,20 @@ def _comparisons(
 
 
 def _retention_notes(rows: Sequence[Row]) -> list[str]:
-    """Return retention over all tasks per method, preset and drop, in words."""
+    """Return retention over all tasks per method, preset, pre-training and drop, in words."""
     triples: dict[tuple[str, str, str], list[tuple[float, float, float]]] = {}
     for row in rows:
         if row["retention"] is not None:
-            key = (row["method"], row["preset"], row["drop"])
+            inductive = ", inductive" if row["pretraining"] == "inductive" else ""
+            preset = f" ({row['preset']}{inductive})" if row["run"] else ""
+            key = (row["method"], preset, row["drop"])
             triples.setdefault(key, []).append(row["_triple"])
     notes = []
     for (method, preset, drop), scores in triples.items():
         means = retention_means(scores)
         if means is not None:
             notes.append(
-                f"{method}{f' ({preset})' if preset else ''} without {drop} keeps {means[0]:.0%} "
+                f"{method}{preset} without {drop} keeps {means[0]:.0%} "
                 f"(ratio of means; mean of ratios {means[1]:.0%}; n = {means[2]})"
             )
     return notes

@@ -48,7 +48,8 @@ def name_of(row: Row) -> str:
     if not row["run"]:
         return f"{row['method']} (control)"
     seed = f", seed {row['seed']}" if row["seed"] else ""
-    held = ", inductive" if row["pretraining"] == "inductive" else ""
+    fold = f", fold {row['folds']}" if row["folds"] else ""
+    held = f", inductive{fold}" if row["pretraining"] == "inductive" else ""
     return f"{row['method']} ({row['preset']}{seed}{held})"
 
 
@@ -185,9 +186,18 @@ def _percent(row: Row) -> str:
 
 def _counts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what was removed, imputed and not converged, with who and how many."""
-    removed: dict[Any, None] = dict.fromkeys(row["removed"] for row in rows)
-    for number in removed:
-        yield f"{number:,.1f} training units a fold left because they touch a test unit"
+    removed: dict[Any, None] = dict.fromkeys((row["folds"], row["removed"]) for row in rows)
+    for folds, number in removed:
+        where = "a fold" if folds == "all" else f"for fold {folds}"
+        yield (
+            f"{number:,.1f} training units {where} were removed: they touch a test unit or its "
+            "windows"
+        )
+    if any(_is_run(row) and row["drop"] and row["pretraining"] == "transductive" for row in rows):
+        yield (
+            "transductive runs saw the dropped modality at the test places before it was dropped: "
+            "`urban train --hold-out-split` shows what is kept where they did not"
+        )
     for row in rows:
         without = f" without {row['drop']}" if row["drop"] else ""
         if row["imputed"]:
