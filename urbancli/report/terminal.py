@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+SHARED = "†"
+"""Behind a score whose label shares its source with a modality that was read."""
+
 METRICS = {"r2": "R²", "macro_f1": "macro-F1"}
 
 
@@ -48,8 +51,7 @@ def name_of(row: Row) -> str:
     if not row["run"]:
         return f"{row['method']} (control)"
     seed = f", seed {row['seed']}" if row["seed"] else ""
-    fold = f", fold {row['folds']}" if row["folds"] else ""
-    held = f", inductive{fold}" if row["pretraining"] == "inductive" else ""
+    held = ", inductive" if row["pretraining"] == "inductive" else ""
     return f"{row['method']} ({row['preset']}{seed}{held})"
 
 
@@ -145,26 +147,21 @@ def _table(rows: Sequence[Row]) -> "Table":
     from rich.table import Table
 
     dropped = any(row["drop"] for row in rows)
-    leaks = any(row["leak"] not in {"", "unknown"} for row in rows)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("method", no_wrap=True)
+    table.add_column("score", min_width=22)
+    table.add_column("n/groups", justify="right", no_wrap=True)
     if dropped:
-        table.add_column("without")
-    table.add_column("score")
-    for heading in ("n", "groups"):
-        table.add_column(heading, justify="right")
-    if dropped:
-        table.add_column("retention", justify="right")
-    if leaks:
-        table.add_column("shares source with")
-    for row in rows:
-        cells = [name_of(row), *([row["drop"]] if dropped else []), _score(row)]
-        cells += ["" if row[key] is None else f"{row[key]:,}" for key in ("n", "groups")]
-        if dropped:
-            cells.append("" if not row["drop"] or row["value"] is None else _percent(row))
-        if leaks:
-            cells.append(row["leak"])
-        table.add_row(*cells, style="bold" if _is_run(row) else "")
+        table.add_column("retention", justify="right", no_wrap=True)
+    for drop, part in itertools.groupby(rows, key=lambda row: row["drop"]):
+        if drop:
+            table.add_row(f"without {drop}:", style="dim")
+        for row in part:
+            counts = "" if row["n"] is None else f"{row['n']:,}/{row['groups']:,}"
+            cells = [name_of(row), _score(row), counts]
+            if dropped:
+                cells.append("" if not drop or row["value"] is None else _percent(row))
+            table.add_row(*cells, style="bold" if _is_run(row) else "")
     return table
 
 
@@ -172,10 +169,12 @@ def _score(row: Row) -> str:
     if row["value"] is None:
         return str(row["note"])
     value = f"{row['value']:.3f}".replace("-", "−")
+    if row["leak"] not in {"", "unknown"}:
+        value += SHARED
     if row["too_few"]:
-        return f"{value}  too few"
+        return f"{value} too few"
     low, high = (f"{row[end]:.3f}".replace("-", "−") for end in ("low", "high"))
-    return f"{value}  [{low}, {high}]"
+    return f"{value} [{low}, {high}]".replace(" ", "\u00a0")
 
 
 def _percent(row: Row) -> str:
@@ -188,7 +187,7 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what was removed, imputed and not converged, with who and how many."""
     removed: dict[Any, None] = dict.fromkeys((row["folds"], row["removed"]) for row in rows)
     for folds, number in removed:
-        where = "a fold" if folds == "all" else f"for fold {folds}"
+        where = "a fold" if folds == "all" else f"for fold {folds} (inductive runs: no other)"
         yield (
             f"{number:,.1f} training units {where} were removed: they touch a test unit or its "
             "windows"
@@ -210,8 +209,8 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
     shared = {name for row in rows if not row["drop"] for name in row["leak"].split(",")}
     if named := sorted(shared - {"", "unknown"}):
         yield (
-            f"the label may share its source with {', '.join(named)}: what reads it may have an "
-            f"advantage, --drop {named[0]} scores without"
+            f"{SHARED} reads {' or '.join(named)}, from which the label may have been made too: an "
+            f"unfair advantage; --drop {named[0]} scores without"
         )
     if "unknown" in shared:
         yield "from which modalities the label was made is unknown: a leak cannot be excluded"
