@@ -193,7 +193,7 @@ def _check_near(name: str, area: BaseGeometry, lon: float) -> None:
 
 
 def _geocode(name: str, key: str) -> BaseGeometry:
-    """Ask Nominatim through osmnx; later results are tried where the first is no polygon."""
+    """Ask Nominatim through osmnx, which takes the first of its results that is a polygon."""
     import difflib
 
     if difflib.get_close_matches(key, known_cities(), n=1, cutoff=0.75):
@@ -207,22 +207,18 @@ def _geocode(name: str, key: str) -> BaseGeometry:
     osmnx.settings.http_user_agent = "urban/0.1 (+https://pypi.org/project/urbancli)"
     if url := os.environ.get("URBAN_NOMINATIM_URL"):
         osmnx.settings.nominatim_url = url
-    for which in (None, 1, 2, 3):
-        try:
-            frame = osmnx.geocode_to_gdf(name, which_result=which)
-        except TypeError:  # osmnx: the result of this rank is no polygon
-            continue
-        except Exception as err:
-            if type(err).__name__ == "InsufficientResponseError":  # fewer results than asked for
-                break
-            raise ServiceError(
-                f"'{name}' is not in the city table and the geocoder cannot be reached "
-                f"({type(err).__name__}): give --bbox or --aoi"
-            ) from err
-        geometry = frame.geometry.iloc[0]
-        if geometry.geom_type in {"Polygon", "MultiPolygon"}:
-            return split_antimeridian(geometry)
-    raise UrbanError(f"the geocoder knows no outline for '{name}': give --bbox or --aoi")
+    try:
+        frame = osmnx.geocode_to_gdf(name)
+    except TypeError as err:  # osmnx: results, but no polygon among them
+        raise UrbanError(f"'{name}' has no outline at the geocoder: give --bbox or --aoi") from err
+    except Exception as err:
+        if type(err).__name__ == "InsufficientResponseError":
+            raise UrbanError(f"the geocoder knows no '{name}': give --bbox or --aoi") from err
+        raise ServiceError(
+            f"'{name}' is not in the city table and the geocoder cannot be reached "
+            f"({type(err).__name__}): give --bbox or --aoi"
+        ) from err
+    return split_antimeridian(frame.geometry.iloc[0])
 
 
 def parse_box(text: str) -> Box:
