@@ -2,8 +2,9 @@
 
     python -m benchmarks.cities [FOLDER]
 
-Prints seconds and peak memory of every command and the tables of both cities; `ratio` is the time
-osmnx needs to read the Manhattan extract over the time of the whole `urban fetch` of it.
+Prints seconds and peak memory of every command, what `gpio check all` says of every file of ours,
+and the tables of both cities, with a run that held fold 0 of Delhi's split out of pre-training.
+`ratio` is the time osmnx needs to read the Manhattan extract over that of the whole fetch of it.
 """
 
 import os
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks._peers import duckdb_home, gpio_check
 from benchmarks._result import DATA, finish
 
 NEW_YORK = [
@@ -36,9 +38,14 @@ STEPS = {
     "fetch delhi": DELHI,
     "train new-york": ["train", "--method", "urbanfusion", "--city", "new-york"],
     "train delhi": ["train", "--method", "urbanfusion", "--city", "delhi"],
+    "bench --splits": ["bench", "--splits"],
+    "train delhi, fold 0 held out": [
+        "train", "--method", "urbanfusion", "--city", "delhi",
+        "--hold-out-split", "WORKSPACE/splits/delhi-land_cover.parquet:0",
+    ],
     "bench": ["bench"],
     "bench --drop satellite": ["bench", "--drop", "satellite"],
-}
+}  # fmt: skip
 
 OSMNX = """
 import sys, osmium, osmnx
@@ -56,7 +63,8 @@ print(time.perf_counter() - started)
 
 def run(workspace: Path, arguments: list[str]) -> tuple[dict[str, float], str]:
     """Run `urban` in a fresh process; return its seconds and peak MB, and what it printed."""
-    command = [sys.executable, "-m", "urbancli", "--workspace", str(workspace), *arguments]
+    command = [sys.executable, "-m", "urbancli", "--workspace", str(workspace)]
+    command += [part.replace("WORKSPACE", str(workspace)) for part in arguments]
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(command, stdout=printed, env={**os.environ, "COLUMNS": "110"})
@@ -86,15 +94,22 @@ def main(folder: Path) -> None:
     for name, arguments in STEPS.items():
         costs[name], outputs[name] = run(folder / "workspace", arguments)
         print(
-            f"{name:26} {costs[name]['seconds']:8.1f} s {costs[name]['peak_mb']:8} MB", flush=True
+            f"{name:30} {costs[name]['seconds']:8.1f} s {costs[name]['peak_mb']:8} MB", flush=True
         )
     print(outputs["bench --drop satellite"])
+    home = duckdb_home(folder / "home")
+    files = [p for part in ("data", "splits", "runs") for p in sorted((folder / "workspace" / part)
+             .rglob("*.parquet")) if p.name != "curves.parquet"]  # fmt: skip
+    refused = [path.name for path in files if gpio_check(path, home)]
+    print(f"gpio check all: {len(files) - len(refused)} of {len(files)} GeoParquet files pass")
     helps = sorted(run(folder, ["--help"])[0]["seconds"] for _ in range(5))
     peer = osmnx_seconds(folder)
     measured = {
         "ratio": round(peer / costs["fetch new-york"]["seconds"], 2),
         "osmnx_seconds": round(peer, 1),
         "help_seconds": helps[2],
+        "geoparquet_files": len(files),
+        "geoparquet_refused": refused,
         "steps": costs,
     }
     finish("cities", measured)

@@ -1,14 +1,11 @@
 """Every command on the example town: results, files that other tools open, idempotence."""
 
-import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import geopandas as gpd
 import pytest
 
+from benchmarks._peers import duckdb_home, gpio_check
 from tests.cli.conftest import Town, Urban
 from urbancli.workspace import Workspace, read_json, sha256
 
@@ -123,25 +120,10 @@ def test_list_names_everything(town: Town, urban: Urban) -> None:
     assert "satellite = sentinel2 + naip + sentinel1" in urban("list", "modalities").out
 
 
-@pytest.fixture(scope="session")
-def duckdb_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which DuckDB finds its spatial extension, copied from the package beside it."""
+def test_every_file_passes_gpio_and_opens_elsewhere(town: Town, tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb", reason="needs the extra `peers`")
-    extension = pytest.importorskip("duckdb_extension_spatial", reason="needs the extra `peers`")
-    home = tmp_path_factory.mktemp("home")
-    platform = duckdb.sql("PRAGMA platform").fetchone()[0]
-    version = f"v{duckdb.__version__}"
-    source = Path(extension.__file__).parent / "extensions" / version / "spatial.duckdb_extension"
-    target = home / ".duckdb/extensions" / version / platform
-    target.mkdir(parents=True)
-    shutil.copy(source, target)
-    return home
-
-
-def test_every_file_passes_gpio_and_opens_elsewhere(town: Town, duckdb_home: Path) -> None:
-    import duckdb
-
-    connection = duckdb.connect(config={"home_directory": str(duckdb_home)})
+    home = duckdb_home(tmp_path)
+    connection = duckdb.connect(config={"home_directory": str(home)})
     connection.execute("LOAD spatial")
     paths = sorted((town.workspace / "data").rglob("*.parquet"))
     paths += sorted((town.workspace / "runs").rglob("embeddings.parquet"))
@@ -153,9 +135,4 @@ def test_every_file_passes_gpio_and_opens_elsewhere(town: Town, duckdb_home: Pat
             [str(path)],
         ).fetchone()
         assert count == len(frame) and kinds >= 1, path
-        check = subprocess.run(
-            [Path(sys.executable).parent / "gpio", "check", "all", str(path)],
-            capture_output=True, text=True, env={"HOME": str(duckdb_home), "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
-        assert check.returncode == 0, f"{path}\n{check.stdout}\n{check.stderr}"
-        assert json.loads(frame.attrs.get("urban", "{}")) == {}
+        assert gpio_check(path, home) == "", path
