@@ -38,7 +38,8 @@ class Contestant:
         modalities: what it reads.
         run: name of the run it belongs to.
         preset: the run's.
-        pretraining: `transductive` (saw all places, never a label), `inductive`, or `none`.
+        pretraining: `transductive` (saw all places, never a label), `inductive`, or `none` where
+            nothing was learnt before the probe.
         seed: of the training; None where there is none.
         parameters: trained ones.
         seconds: of training.
@@ -139,7 +140,9 @@ def concatenation(city: CityLayers, places: Places) -> Contestant | None:
         kept = {name: part for name, part in tokens.items() if name not in drop}
         return [(part.pooled(), part.present) for part in kept.values()]
 
-    return Contestant("concatenation", features, tuple(tokens)) if tokens else None
+    if not tokens:
+        return None
+    return Contestant("concatenation", features, tuple(tokens), pretraining="transductive")
 
 
 # --- runs ------------------------------------------------------------------------------------

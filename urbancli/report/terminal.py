@@ -120,7 +120,7 @@ def _render_task(rows: Sequence[Row], notes: Sequence[str], console: "Console") 
         some = scored[0]
         say(
             f"{METRICS[some['metric']]}, {some['probe']}, {some['split']} split in groups of "
-            f"{some['group_m']:,} m; 95 % intervals",
+            f"{some['group_m']:,} m; 95 % intervals; transductive where not marked inductive",
             "dim",
         )
     shown, nowhere = [], []
