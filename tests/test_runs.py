@@ -208,7 +208,7 @@ def test_a_killed_run_is_not_there_and_ends_as_an_unbroken_one(
     with pytest.raises(UsageError, match=r"is not finished|unknown run"):
         open_run(workspace, wanted.name)
     if moment[0] != "encode":
-        (workspace.run_dir(wanted.name) / ".model.safetensors.1.part").write_text("half")
+        (workspace.run_dir(wanted.name) / ".model.safetensors.999999999.part").write_text("half")
     said: list[str] = []
     run = create_run(workspace, city, "urbanfusion", options(), say=said.append)
     assert checksums(run.folder) == checksums(wanted.folder)

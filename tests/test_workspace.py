@@ -1,6 +1,8 @@
 """Whole files or none, schema versions, GeoParquet metadata, Hilbert order, the manifest."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import geopandas as gpd
@@ -19,6 +21,7 @@ from urbancli.workspace import (
     read_json,
     read_table,
     sha256,
+    sweep,
     write_json,
     write_manifest,
     write_table,
@@ -103,3 +106,16 @@ def test_a_city_counts_as_fetched_by_its_manifest_only(tmp_path: Path) -> None:
     assert workspace.cities() == ["x"]
     listed = read_json(workspace.manifest_file("x"))["files"]
     assert listed["lock.json"]["sha256"] == sha256(workspace.lock_file("x"))
+
+
+def test_only_the_litter_of_the_dead_is_swept(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    dead = tmp_path / "layers" / f".a.parquet.{process.pid}.part"
+    alive = tmp_path / f".b.parquet.{os.getpid()}.part"
+    whole = tmp_path / "c.parquet"
+    dead.parent.mkdir()
+    for path in (dead, alive, whole):
+        path.write_text("")
+    sweep(tmp_path)
+    assert (dead.exists(), alive.exists(), whole.exists()) == (False, True, True)

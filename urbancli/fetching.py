@@ -29,6 +29,7 @@ from urbancli.workspace import (
     geometries,
     open_parquet,
     read_table,
+    sweep,
     write_manifest,
     write_table,
     write_tables,
@@ -187,9 +188,10 @@ def _row_groups(table: pa.Table) -> list[pa.Table]:
 
 
 def _finish(workspace: Workspace, key: str) -> None:
-    """Remove what no plan names any more and write the manifest."""
+    """Remove what killed fetches left and write the manifest."""
     folder = workspace.city_dir(key)
     shutil.rmtree(folder / ".staging", ignore_errors=True)
+    sweep(folder)
     files = [workspace.places_file(key), workspace.lock_file(key)]
     files += [workspace.layer_file(key, name) for name in workspace.layers(key)]
     files += [workspace.label_file(key, name) for name in workspace.labels(key)]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.errors import UrbanError
-from urbancli.workspace import atomic_path, read_json, write_json
+from urbancli.workspace import atomic_path, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +79,7 @@ class Tokens:
 
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the arrays as .npy files, and `tokens.json` last: it exists, so all is there."""
-        for litter in folder.glob(".*.part"):  # of a process that was killed
-            litter.unlink()
+        sweep(folder)
         for name in ("values", "offsets", "positions", "present"):
             with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, getattr(self, name), allow_pickle=False)

@@ -132,6 +132,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left anywhere below a folder."""
+    for litter in folder.rglob(".*.part"):
+        owner = litter.suffixes[-2].lstrip(".") if len(litter.suffixes) > 1 else ""
+        if not (owner.isdigit() and _alive(int(owner))):
+            litter.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with atomic_path(path) as temporary:

@@ -47,6 +47,7 @@ from urbancli.workspace import (
     read_json,
     read_table,
     sha256,
+    sweep,
     write_json,
     write_table,
     write_text,
@@ -196,8 +197,7 @@ def create_run(
     """
     plan = _plan(city, method_name, options)
     folder = workspace.run_dir(plan.name)
-    for unfinished in folder.glob(".*.part"):  # left by a process that was killed
-        unfinished.unlink()
+    sweep(folder)
     if (folder / "run.json").exists():
         if read_json(folder / "run.json").get("fingerprint") == plan.facts["fingerprint"]:
             say(f"{plan.name} is already trained")
