@@ -351,6 +351,24 @@ def test_places_never_seen_and_another_city_are_embedded(workspace: Workspace) -
     assert list(run.tokens(other, away)) == ["coords", "pois"]
 
 
+def test_other_data_than_the_runs_own_are_told(workspace: Workspace) -> None:
+    run = create_run(workspace, make_city(workspace, layers=BOTH), "urbanfusion", options())
+    own = open_city(workspace, "tinytown")
+    assert run.mismatch(own) == "" and run.missing(own) == ()
+    changed = make_city(workspace, layers=BOTH, changed=np.arange(64) < 9)
+    assert run.mismatch(changed) == "its layer sentinel2 has changed"
+    turned = make_city(workspace, layers=BOTH, places=some_tiles(CORNER + 1))
+    assert run.mismatch(turned) == "the places have changed"
+    less = make_city(workspace, layers=BOTH)
+    workspace.layer_file("tinytown", "sentinel2").unlink()
+    assert run.mismatch(less) == "the layer sentinel2 is gone"
+    assert run.missing(less) == ("sentinel2",)
+    away = make_city(workspace, "othertown", places=some_tiles(CORNER + 40))
+    assert run.mismatch(away) == "" and run.missing(away) == ("sentinel2",)
+    run.facts["data"]["encoders"]["pois"]["version"] = 0
+    assert run.mismatch(away) == "the encoder of pois has changed"
+
+
 def test_dropping_is_as_if_the_city_did_not_have_it(workspace: Workspace) -> None:
     city = make_city(workspace, layers=BOTH)
     run = create_run(workspace, city, "urbanfusion", options())

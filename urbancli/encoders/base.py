@@ -69,6 +69,12 @@ def load_encoder(modality: str, name: str | None = None) -> tuple[str, Encoder]:
     )
 
 
+def encoder_facts(modality: str) -> dict[str, Any]:
+    """Return name, version and Config of a modality's default encoder, JSON-able."""
+    name, encoder = load_encoder(modality)
+    return {"name": name, "version": encoder.version, "config": encoder.config()}
+
+
 def can_encode(modality: str) -> bool:
     """Return whether some encoder claims the modality."""
     return any(

@@ -20,8 +20,8 @@ from urbancli.encoders.base import (
     State,
     can_encode,
     encode_cached,
+    encoder_facts,
     fit_encoder,
-    load_encoder,
     window_of,
 )
 from urbancli.errors import UrbanError
@@ -29,7 +29,7 @@ from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
 from urbancli.methods.base import Method, Width, configure, parameters_of
 from urbancli.runs.hold_out import HoldOut, held_out_places
-from urbancli.runs.run import Run, build_method, make_run, open_run
+from urbancli.runs.run import Run, build_method, make_run, open_run, places_fingerprint
 from urbancli.tokens import Tokens
 from urbancli.training import (
     EpochReport,
@@ -136,9 +136,9 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         "places": len(places),
         "held_out_places": int(held_out.sum()),
         "data": {
-            "places": fingerprint([places.grid.epsg, *places.place_id.tolist()]),
+            "places": places_fingerprint(places),
             "layers": {modality: city.checksum(modality) for modality in modalities},
-            "encoders": {modality: _encoder_facts(modality) for modality in modalities},
+            "encoders": {modality: encoder_facts(modality) for modality in modalities},
         },
     }
     special = [facts["overrides"], without, hold_out, options.precision]
@@ -147,11 +147,6 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         name += f"-{fingerprint(special)[:8]}"
     facts["fingerprint"] = fingerprint(facts)
     return _Plan(name, module, config, places, np.flatnonzero(~held_out), facts)
-
-
-def _encoder_facts(modality: str) -> dict[str, Any]:
-    name, encoder = load_encoder(modality)
-    return {"name": name, "version": encoder.version, "config": encoder.config()}
 
 
 def _modalities(

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli import plugins
-from urbancli.encoders.base import State, encode_cached
+from urbancli.encoders.base import State, encode_cached, encoder_facts
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
 from urbancli.methods.base import Method, Width, restore_config
 from urbancli.tokens import Tokens, make_batch
 from urbancli.training import pick_device, pool_once, read_tensors
-from urbancli.workspace import Workspace, read_json
+from urbancli.workspace import Workspace, fingerprint, read_json
 
 EMBED_BATCH = 512
 """Places embedded at once."""
@@ -60,6 +60,33 @@ class Run:
     parameters: int
     seconds: float
     peak_mb: float
+
+    def missing(self, city: CityLayers) -> tuple[str, ...]:
+        """Return the modalities `embed` reads that a city lacks: it treats them as dropped."""
+        have = city.modalities()
+        return tuple(name for name in self.modalities if name not in have)
+
+    def mismatch(self, city: CityLayers) -> str:
+        """Return in one clause how a city's data are not those the run was trained on, or "".
+
+        Of another city than the run's own only the frozen encoders are compared: its places and
+        layers are other ones by intent. Layers that the run never saw may come and go.
+        """
+        data = self.facts["data"]
+        have = city.modalities()
+        for modality, facts in data["encoders"].items():
+            if fingerprint(encoder_facts(modality)) != fingerprint(facts):
+                return f"the encoder of {modality} has changed"
+        if city.key != self.city:
+            return ""
+        if places_fingerprint(city.tiles()) != data["places"]:
+            return "the places have changed"
+        for modality in self.facts["modalities"]:
+            if modality not in have:
+                return f"the layer {modality} is gone"
+            if city.checksum(modality) != data["layers"][modality]:
+                return f"its layer {modality} has changed"
+        return ""
 
     def tokens(self, city: CityLayers, places: Places) -> dict[str, Tokens]:
         """Return the frozen features of places, from the city's cache where it holds them.
@@ -190,6 +217,11 @@ def make_run(folder: Path, facts: dict[str, Any]) -> Run:
         cost["seconds"],
         cost["peak_mb"],
     )
+
+
+def places_fingerprint(places: Places) -> str:
+    """Return what changes whenever the tiles of a city, or their order, change."""
+    return fingerprint([places.grid.epsg, *places.place_id.tolist()])
 
 
 def build_method(module: ModuleType, config: Any, widths: Mapping[str, Width], seed: int) -> Method:
