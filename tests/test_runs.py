@@ -331,6 +331,9 @@ def test_a_wrong_split_is_said(tmp_path: Path) -> None:
 def test_hold_out_is_a_file_and_maybe_a_fold() -> None:
     assert parse_hold_out("splits/a-b.parquet:3") == (Path("splits/a-b.parquet"), 3)
     assert parse_hold_out("splits/a-b.parquet") == (Path("splits/a-b.parquet"), 0)
+    for nothing in ("", " ", ":3"):
+        with pytest.raises(UsageError, match="names no split file"):
+            parse_hold_out(nothing)
 
 
 # --- embedding ---------------------------------------------------------------------------------
@@ -402,10 +405,17 @@ def test_a_place_without_any_modality_is_not_present(workspace: Workspace) -> No
     assert (values[lonely] == 0).all() and np.isfinite(values).all()
 
 
-def test_the_untrained_method_is_the_one_before_the_first_step(workspace: Workspace) -> None:
+def test_the_untrained_method_is_the_one_before_the_first_step(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     city = make_city(workspace)
     run = create_run(workspace, city, "urbanfusion", options(seed=3))
-    none = create_run(workspace, city, "urbanfusion", options("epochs=0", seed=3))
+    (tmp_path / "still.py").write_text(
+        "from urbancli.methods import urbanfusion\n"
+        "Config = urbanfusion.Config\n"
+        "class Method(urbanfusion.Method):\n    def stages(self): return []\n"
+    )
+    none = create_run(workspace, city, str(tmp_path / "still.py"), options(seed=3))
     untrained, present = run.embed_untrained(city, city.tiles())
     assert present.all()
     assert np.array_equal(untrained, none.embed(city, city.tiles())[0])
@@ -453,6 +463,7 @@ def test_mistakes_are_said_in_one_line(workspace: Workspace) -> None:
         (options(without=("pois",)), "at least two modalities"),
         (options("epoch=3"), "unknown parameter 'epoch': did you mean epochs"),
         (options(without=("satelite",)), "unknown modality 'satelite': did you mean satellite"),
+        (options("epochs=0"), "epochs is at least 1"),
         (options(without=("satellite", "pois", "coords")), "urbanfusion reads some modality"),
     ):
         with pytest.raises(UrbanError, match=message) as error:
@@ -460,6 +471,16 @@ def test_mistakes_are_said_in_one_line(workspace: Workspace) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match="unknown method 'urbanfushion': did you mean urbanfusion"):
         create_run(workspace, city, "urbanfushion", options())
+    for wrong, message in (
+        ({"seed": 1 << 63}, r"from 0 to 2\*\*63"),
+        ({"device": "gpu"}, "unknown device"),
+        ({"precision": "bf61"}, "did you mean bf16"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            options(**wrong)
+    create_run(workspace, city, "urbanfusion", options("epochs=1", seed=(1 << 63) - 1))
+    (made,) = workspace.runs()
+    shutil.rmtree(workspace.run_dir(made))
     with pytest.raises(UsageError, match="unknown run 'x'"):
         open_run(workspace, "x")
     assert workspace.runs() == []

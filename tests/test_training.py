@@ -174,17 +174,18 @@ def test_the_global_generator_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [4, 5, 8, 50])
-def test_every_place_is_seen_once_an_epoch_but_a_lone_rest(batch_size: int, tmp_path: Path) -> None:
+def test_every_place_is_seen_once_an_epoch(batch_size: int, tmp_path: Path) -> None:
     method = fresh(epochs=(2, 0), batch_size=batch_size)
     history = run(method, tmp_path / "checkpoint")
-    lone = PLACES % batch_size == 1
     per_epoch = len(method.batches) // 2
     epochs = [method.batches[:per_epoch], method.batches[per_epoch:]]
     for batches in epochs:
         seen = [place for batch in batches for place in batch]
-        assert len(seen) == len(set(seen)) == PLACES - lone
+        assert len(seen) == len(set(seen)) == PLACES
+        assert min(map(len, batches)) > 1, "a lone rest joins the batch before it"
+        assert max(map(len, batches)) <= batch_size + (PLACES % batch_size == 1)
     assert epochs[0] != epochs[1], "each epoch has its own order"
-    assert history.places_seen == 2 * (PLACES - lone)
+    assert history.places_seen == 2 * PLACES
     assert history.steps == 2 * per_epoch
 
 
@@ -246,6 +247,8 @@ def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
     tokens = {"pois": single_tokens(np.zeros((3, 2), np.float32))}
     with pytest.raises(UrbanError, match="1 places to train on"):
         train(fresh(), tokens, np.array([1]), TrainOptions(), tmp_path / "c", "", Progress())
+    with pytest.raises(UsageError, match="batch_size=1 does not fit: batch_size is at least 2"):
+        run(fresh(batch_size=1), tmp_path / "checkpoint")
     with pytest.raises(UsageError, match="unknown precision 'bf61': did you mean bf16"):
         run(fresh(), tmp_path / "checkpoint", precision="bf61")
     with pytest.raises(UsageError, match="unknown device 'gpu'"):

@@ -1,7 +1,8 @@
 """The only training loop: seeds, device, precision, schedules, checkpoints, resume, monitors.
 
-Every place of the index is seen once an epoch, in an order drawn anew; the last batch is the rest,
-and only a rest of one place is left out, since it has nothing to be compared with.
+Every place of the index is seen once an epoch, in an order drawn anew; the last batch is the rest.
+A rest of one place has nothing to be compared with: it joins the batch before it, which is then one
+place larger than the others.
 """
 
 import json
@@ -208,9 +209,7 @@ class _Loop:
     def epoch(self, stage: Stage) -> None:
         """Run one epoch and report it."""
         shuffled = self.index[torch.randperm(len(self.index), generator=self.order).numpy()]
-        starts = range(0, len(shuffled), stage.batch_size)
-        batches = [shuffled[start : start + stage.batch_size] for start in starts]
-        batches = [places for places in batches if len(places) > 1]
+        batches = _split(shuffled, stage.batch_size)
         total = len(batches) * stage.epochs
         sums: dict[str, Tensor] = {}
         for number, places in enumerate(batches):
@@ -343,6 +342,14 @@ class _Loop:
             torch.cuda.set_rng_state(tensors["generator.cuda"].cpu())
         stage = self.stages[self.history.stage].name
         self.progress.say(f"resumed after epoch {self.history.epoch} of stage '{stage}'")
+
+
+def _split(shuffled: npt.NDArray[np.int64], batch_size: int) -> list[npt.NDArray[np.int64]]:
+    """Return the batches of an epoch; a rest of one place joins the batch before it."""
+    starts = list(range(0, len(shuffled), batch_size))
+    if len(shuffled) - starts[-1] == 1 < len(starts):
+        starts.pop()
+    return np.split(shuffled, starts[1:])
 
 
 def _adam(optimiser: Optimiser) -> torch.optim.AdamW:

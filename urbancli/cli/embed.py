@@ -30,13 +30,14 @@ def command(
     out: Annotated[Path, typer.Option(help="GeoParquet to write.")] = Path("embeddings.parquet"),
 ) -> None:
     """Embed places with a trained run and write them as GeoParquet."""
+    from urbancli.city import slug
     from urbancli.embeddings import write_embeddings
     from urbancli.layers import expand_modalities, open_city
     from urbancli.runs import open_run
 
     workspace = workspace_of(context)
     opened = open_run(workspace, run)
-    layers = open_city(workspace, city or opened.city)
+    layers = open_city(workspace, opened.city if city is None else slug(city))
     wanted = layers.tiles() if places is None else _read_points(places, layers.grid)
     dropped = expand_modalities(drop or ())
     values, present = opened.embed(layers, wanted, dropped)

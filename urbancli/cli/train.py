@@ -36,15 +36,10 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the runs as JSON.")] = False,
 ) -> None:
     """Train a method on each fetched city and embed its tiles."""
+    from urbancli.city import slug
     from urbancli.layers import expand_modalities, open_city
     from urbancli.runs import RunOptions, create_run, parse_hold_out
 
-    workspace = workspace_of(context)
-    cities = city or workspace.cities()
-    if not cities:
-        raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
-    if not city:
-        say(f"training on every fetched city: {', '.join(cities)}")
     options = RunOptions(
         preset=preset,
         seed=seed,
@@ -53,8 +48,14 @@ def command(
         device=device,
         precision=precision,
         resume=resume,
-        hold_out=parse_hold_out(hold_out_split) if hold_out_split else None,
+        hold_out=None if hold_out_split is None else parse_hold_out(hold_out_split),
     )
+    workspace = workspace_of(context)
+    cities = list(dict.fromkeys(map(slug, city))) if city else workspace.cities()
+    if not cities:
+        raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
+    if not city:
+        say(f"training on every fetched city: {', '.join(cities)}")
     runs = []
     for key in cities:
         with progress_bar() as progress:

@@ -5,6 +5,7 @@ need no second code path: the loop may call `represent` in chunks and `objective
 """
 
 import dataclasses
+import math
 import typing
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,36 @@ PRESETS = ("paper", "small")
 
 Representations = dict[str, Tensor]
 """Named tensors whose first axis is the batch."""
+
+
+def check_range(name: str, value: Any, wanted: str, holds: bool) -> None:
+    """Refuse a value that lies outside its range.
+
+    Args:
+        name: of the field, as in `--set`.
+        value: what it is.
+        wanted: the range in words.
+        holds: whether the value lies in it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not holds:
+        raise UsageError(f"{name}={value} does not fit: {name} is {wanted}")
+
+
+def check_training(config: Any) -> None:
+    """Refuse a Config of `epochs, batch_size, lr, weight_decay, warmup` that trains nothing.
+
+    Raises:
+        UsageError: a field is out of its range.
+    """
+    check_range("epochs", config.epochs, "at least 1", config.epochs >= 1)
+    check_range("batch_size", config.batch_size, "at least 2", config.batch_size >= 2)
+    check_range("lr", config.lr, "above 0", 0 < config.lr < math.inf)
+    decay = config.weight_decay
+    check_range("weight_decay", decay, "at least 0", 0 <= decay < math.inf)
+    check_range("warmup", config.warmup, "at least 0 and below 1", 0 <= config.warmup < 1)
 
 
 @dataclass(frozen=True)
@@ -53,12 +84,19 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training with its own length and optimisers, run one after the other."""
+    """A part of training with its own length and optimisers, run one after the other.
+
+    Raises:
+        UsageError: a batch of fewer than two places, where a contrast has nothing to contrast.
+    """
 
     name: str
     epochs: int
     batch_size: int
     optimisers: tuple[Optimiser, ...]
+
+    def __post_init__(self) -> None:
+        check_range("batch_size", self.batch_size, "at least 2", self.batch_size >= 2)
 
 
 @dataclass(frozen=True)
@@ -166,7 +204,8 @@ def configure(config_class: Any, preset: str, overrides: Sequence[str] = ()) -> 
         overrides: e.g. `["epochs=10", "capsule_sigmas=1,16"]`, parsed by the fields' types.
 
     Raises:
-        UsageError: an unknown preset or key (with near misses), or a value of another type.
+        UsageError: an unknown preset or key (with near misses), a value of another type, not
+            finite, or out of the range that the Config checks.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
@@ -181,7 +220,7 @@ def configure(config_class: Any, preset: str, overrides: Sequence[str] = ()) -> 
             raise unknown("parameter", key, fields)
         try:
             changes[key] = _parse(text, kinds[key])
-        except ValueError as err:
+        except (ValueError, TypeError) as err:
             raise UsageError(
                 f"{key}={text} does not fit: {key} is {_kind_text(kinds[key])}"
             ) from err
@@ -207,7 +246,10 @@ def _parse(text: str, kind: Any) -> Any:
         if text.lower() not in {"true", "false"}:
             raise ValueError(text)
         return text.lower() == "true"
-    return kind(text)
+    value = kind(text)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _kind_text(kind: Any) -> str:
@@ -215,4 +257,4 @@ def _kind_text(kind: Any) -> str:
         return f"a comma-separated list of {typing.get_args(kind)[0].__name__}"
     if typing.get_origin(kind) is typing.Literal:
         return f"one of {', '.join(typing.get_args(kind))}"
-    return f"of type {kind.__name__}"
+    return "a finite number" if kind is float else f"of type {getattr(kind, '__name__', kind)}"

@@ -42,6 +42,8 @@ from urbancli.methods.base import (
     Representations,
     Stage,
     Width,
+    check_range,
+    check_training,
     parameters_of,
 )
 from urbancli.methods.base import Method as BaseMethod
@@ -78,12 +80,22 @@ class Config:
     warmup: float = 0.05
 
     def __post_init__(self) -> None:
+        check_training(self)
+        counts = (
+            "width", "heads", "mlp_ratio", "capsule_frequencies", "capsule_width",
+            "contrastive_width",
+        )  # fmt: skip
+        for name in counts:
+            check_range(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
+        sigmas = self.capsule_sigmas
+        check_range("capsule_sigmas", sigmas, "one or more numbers above 0",
+                    bool(sigmas) and all(0 < sigma < math.inf for sigma in sigmas))  # fmt: skip
         if self.width % self.heads:
             raise UsageError(f"width={self.width} is not a multiple of heads={self.heads}")
-        if not 0 <= self.reconstruction_weight <= 1:
-            raise UsageError(f"reconstruction_weight={self.reconstruction_weight} is not in [0, 1]")
-        if self.temperature < 1 / LARGEST_SCALE:
-            raise UsageError(f"temperature={self.temperature} is below {1 / LARGEST_SCALE}")
+        weight, coolest = self.reconstruction_weight, 1 / LARGEST_SCALE
+        check_range("reconstruction_weight", weight, "0 to 1", 0 <= weight <= 1)
+        check_range("temperature", self.temperature, f"at least {coolest}",
+                    coolest <= self.temperature < math.inf)  # fmt: skip
 
     @classmethod
     def preset(cls, name: str) -> "Config":

@@ -24,7 +24,7 @@ from urbancli.encoders.base import (
     fit_encoder,
     window_of,
 )
-from urbancli.errors import UrbanError
+from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
 from urbancli.methods.base import Method, Width, configure, parameters_of
@@ -32,6 +32,7 @@ from urbancli.runs.hold_out import HoldOut, held_out_places
 from urbancli.runs.run import Run, build_method, make_run, open_run, places_fingerprint
 from urbancli.tokens import Tokens
 from urbancli.training import (
+    PRECISIONS,
     EpochReport,
     History,
     Progress,
@@ -78,6 +79,10 @@ class RunOptions:
         resume: whether to go on from a checkpoint of this very run.
         hold_out: see `held_out_places`.
         checkpoint_s: least seconds between checkpoints; they come at the end of an epoch.
+
+    Raises:
+        UsageError: a seed that torch's generators cannot take, or an unknown device or precision.
+        UrbanError: no GPU where one is asked for.
     """
 
     preset: str = "small"
@@ -89,6 +94,13 @@ class RunOptions:
     resume: bool = True
     hold_out: HoldOut | None = None
     checkpoint_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"seed {self.seed} is out of range: give one from 0 to 2**63 - 1")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        pick_device(self.device)
 
 
 # --- what a run will be ----------------------------------------------------------------------

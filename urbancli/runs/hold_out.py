@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.embeddings import align
-from urbancli.errors import UrbanError, unknown
+from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.workspace import geometries, read_table
 
@@ -15,9 +15,20 @@ HoldOut = tuple[Path, int]
 
 
 def parse_hold_out(text: str) -> HoldOut:
-    """Return what `FILE` or `FILE:FOLD` names; without a fold it is fold 0."""
+    """Return what `FILE` or `FILE:FOLD` names; without a fold it is fold 0.
+
+    Raises:
+        UsageError: no file is named.
+    """
     path, colon, fold = text.rpartition(":")
-    return (Path(path), int(fold)) if colon and fold.isdigit() else (Path(text), 0)
+    if not (colon and fold.isdecimal()):
+        path, fold = text, "0"
+    if not path.strip():
+        raise UsageError(
+            f"'{text}' names no split file: give FILE or FILE:FOLD, `urban bench` writes them "
+            "into splits/"
+        )
+    return Path(path), int(fold)
 
 
 def held_out_places(
