@@ -41,7 +41,7 @@ STEPS = {
     "bench --splits": ["bench", "--splits"],
     "train delhi, fold 0 held out": [
         "train", "--method", "urbanfusion", "--city", "delhi",
-        "--hold-out-split", "WORKSPACE/splits/delhi-land_cover.parquet:0",
+        "--hold-out-split", "WORKSPACE/splits/delhi-land_cover-s0.parquet:0",
     ],
     "bench": ["bench"],
     "bench --drop satellite": ["bench", "--drop", "satellite"],

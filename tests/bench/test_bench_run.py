@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import shapely
 from sklearn.metrics import f1_score
@@ -18,14 +20,14 @@ from urbancli.bench.splits import NotScored, Split
 from urbancli.bench.tasks.base import Task
 from urbancli.city import City
 from urbancli.embeddings import aggregate, align
-from urbancli.errors import UrbanError, UsageError
+from urbancli.errors import UsageError
 from urbancli.fetching import fetch
 from urbancli.grid import Grid
 from urbancli.labels.files import load_label, parse_label
 from urbancli.layers import open_city
 from urbancli.runs import RunOptions, create_run
 from urbancli.sources.pois import Source as Pois
-from urbancli.workspace import Workspace, read_table, sha256
+from urbancli.workspace import Workspace, read_table, sha256, write_table
 
 GRID = Grid(32643)
 SIDE = 12
@@ -124,9 +126,9 @@ def test_concatenation_finds_what_is_there(result: BenchResult) -> None:
 
 def test_a_score_equals_scoring_by_hand(workspace: Workspace, result: BenchResult) -> None:
     """From the files alone: the split's folds, windows pair by pair, R² summed by hand."""
-    table, facts = read_table(workspace.split_file("town", "liveliness"))
+    table, facts = read_table(workspace.split_file("town", "liveliness", 0))
     row = only(result, method="coordinates", task="liveliness", drop="")
-    assert row["split_sha256"] == sha256(workspace.split_file("town", "liveliness"))
+    assert row["split_sha256"] == sha256(workspace.split_file("town", "liveliness", 0))
     assert row["group_m"] == facts["group_m"]
     fold_of = dict(zip(table["unit_id"].to_pylist(), table["fold"].to_pylist(), strict=True))
     group_of = dict(zip(table["unit_id"].to_pylist(), table["group"].to_pylist(), strict=True))
@@ -260,10 +262,13 @@ def test_leaks_follow_what_is_left(result: BenchResult) -> None:
 
 
 def test_the_same_inputs_are_the_same_file(workspace: Workspace, result: BenchResult) -> None:
-    before = sha256(workspace.split_file("town", "land_use"))
+    before = sha256(workspace.split_file("town", "land_use", 0))
     paths = write_splits(workspace, "town")
-    assert [path.name for path in paths] == ["town-land_use.parquet", "town-liveliness.parquet"]
-    assert sha256(workspace.split_file("town", "land_use")) == before
+    assert [path.name for path in paths] == [
+        "town-land_use-s0.parquet",
+        "town-liveliness-s0.parquet",
+    ]
+    assert sha256(workspace.split_file("town", "land_use", 0)) == before
     few = bench(workspace, BenchOptions(("town",), runs=()))
     assert few.path != result.path
     assert only(few, method="concatenation", task="land_use", drop="") == only(
@@ -298,9 +303,41 @@ def test_an_inductive_run_is_scored_on_its_fold_only(workspace: Workspace, tmp_p
     assert only(result, method="untrained", task="liveliness")["folds"] == "1"
     other = only(result, method="urbanfusion", task="land_use")
     assert other["value"] is None and "held out test units of liveliness" in other["note"]
-    with pytest.raises(UrbanError, match=r"another split of 'liveliness'.*--hold-out-split"):
-        bench(workspace, BenchOptions(("town",), runs=(run.name,), seed=5))
-    write_splits(workspace, "town")
+    # Other folds: the run has no score on them, the controls have.
+    again = bench(workspace, BenchOptions(("town",), runs=(run.name,), seed=5))
+    row = only(again, method="urbanfusion", task="liveliness")
+    assert row["value"] is None and "--hold-out-split" in row["note"]
+    assert only(again, method="concatenation", task="liveliness")["value"] is not None
+    assert sha256(path) == run.hold_out["sha256"]
+
+
+def test_a_run_on_other_data_is_not_scored(workspace: Workspace, result: BenchResult) -> None:
+    """The run is of the layers it saw; bench says so instead of scoring it on what is there now."""
+    path = workspace.manifest_file("town")
+    before = path.read_text()
+    changed = json.loads(before)
+    changed["files"]["layers/pois.parquet"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(changed))
+    try:
+        again = bench(workspace, BenchOptions(("town",)))
+    finally:
+        path.write_text(before)
+    rows = [row for row in again.rows if row["method"] in {"urbanfusion", "untrained"}]
+    assert rows and all(row["value"] is None and "train it again" in row["note"] for row in rows)
+
+
+def test_a_constant_label_stops_no_other(workspace: Workspace) -> None:
+    path = workspace.label_file("town", "same")
+    table, facts = read_table(workspace.label_file("town", "liveliness"))
+    ones = pa.array(np.ones(table.num_rows))
+    index = table.column_names.index("value")
+    write_table(path, table.set_column(index, "value", ones), {**facts, "label": "same"})
+    try:
+        result = bench(workspace, BenchOptions(("town",), runs=()))
+    finally:
+        path.unlink()
+    assert "same value" in only(result, method="concatenation", task="same")["note"]
+    assert only(result, method="concatenation", task="liveliness")["value"] is not None
 
 
 def test_wrong_names_are_refused(workspace: Workspace) -> None:

@@ -1,6 +1,7 @@
 """A town made once, and `urban` called in this process as a user would call it."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +34,10 @@ def urban(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
     def call(*arguments: object) -> Done:
         monkeypatch.setattr("sys.argv", ["urban", *map(str, arguments)])
         capfd.readouterr()
+        handler = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as ended:
             main()
+        signal.signal(signal.SIGINT, handler)
         out, err = capfd.readouterr()
         return Done(int(ended.value.code or 0), out, err)
 

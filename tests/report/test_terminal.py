@@ -135,13 +135,16 @@ def test_notes_imputation_and_leaks_are_printed() -> None:
 
 
 def test_runs_of_one_method_are_told_apart() -> None:
-    out = text_of(
-        [
-            run_row(0.5, seed=0),
-            run_row(0.4, seed=3, pretraining="inductive", folds="2", run="other"),
-        ]
-    )
-    assert "urbanfusion (small) " in out and "urbanfusion (small, seed 3, inductive)" in out
+    held = {"pretraining": "inductive", "folds": "2"}
+    rows = [
+        run_row(0.5, seed=0),
+        run_row(0.4, seed=3, run="b", **held),
+        run_row(0.3, run="c", preset="paper", settings="epochs=1, without osm, bf16"),
+    ]
+    out = text_of(rows)
+    assert "urbanfusion (small) " in out and "urbanfusion (small, seed 3, inductive 2)" in out
+    assert "urbanfusion (paper, epochs=1, without osm, bf16)" in out
+    assert "urbanfusion (paper) " not in out
 
 
 def test_a_transductive_drop_is_said_to_have_been_seen() -> None:

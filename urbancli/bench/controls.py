@@ -4,7 +4,7 @@ A contestant gives feature blocks on places; everything after that is the same f
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,8 @@ class Contestant:
         seconds: of training.
         peak_mb: of training.
         hold_out: `{sha256, label, fold}` of an inductive run: the only fold it may be scored on.
+        settings: what else tells its training from others of its preset, in words.
+        mismatch: how the city's data differ from those it was trained on; empty where they do not.
     """
 
     method: str
@@ -58,6 +60,8 @@ class Contestant:
     seconds: float | None = None
     peak_mb: float | None = None
     hold_out: dict[str, Any] | None = None
+    settings: str = ""
+    mismatch: str = ""
 
     def why_not(self, drop: str, available: Sequence[str]) -> str:
         """Return why a modality or group cannot be dropped here; empty where it can.
@@ -162,7 +166,31 @@ def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
         run.seconds,
         run.peak_mb,
         run.hold_out,
+        settings_of(run),
+        run.mismatch(city),
     )
+
+
+def settings_of(run: Run) -> str:
+    """Return what tells a run from others of its method and preset, beside seed and hold-out."""
+    facts = run.facts
+    without = [f"without {name}" for name in facts["without"]]
+    precision = [facts["precision"]] if facts["precision"] != "float32" else []
+    return ", ".join([*facts["overrides"], *without, *precision])
+
+
+def title(row: Mapping[str, Any]) -> str:
+    """Return a row's contestant with what tells it from others: preset, settings, seed, fold."""
+    if not row["run"]:
+        return f"{row['method']} (control)"
+    held = ["inductive" + (f" {row['folds']}" if row["folds"] else "")]
+    parts = [
+        row["preset"],
+        *([row["settings"]] if row["settings"] else []),
+        *([f"seed {row['seed']}"] if row["seed"] else []),
+        *(held if row["pretraining"] == "inductive" else []),
+    ]
+    return f"{row['method']} ({', '.join(parts)})"
 
 
 def untrained(run: Run, city: CityLayers, places: Places) -> Contestant:

@@ -87,8 +87,8 @@ def make_exam(task: Task, values: npt.NDArray[Any], split: Split, touch: Any) ->
         touch: (U, U) sparse, from `splits.touching`.
 
     Raises:
-        UrbanError: the target is constant.
-        NotScored: a fold keeps too few training units, or fewer than two classes are common.
+        NotScored: the target is constant, a fold keeps too few training units, or fewer than two
+            classes are common.
     """
     notes, names = list(split.warnings), tuple[str, ...]()
     kept = np.ones(len(values), dtype=bool)

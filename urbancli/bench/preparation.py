@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,7 @@ def load_split(city: CityLayers, material: Material, folds: int) -> Split:
     """Return the split of a label's units from its file, which is made where it does not fit.
 
     Raises:
-        UrbanError: the target is constant.
-        NotScored: there are no two groups.
+        NotScored: the target is constant, or there are no two groups.
     """
     task, values = material.task, material.values
     if not len(values):
@@ -105,8 +105,13 @@ def load_split(city: CityLayers, material: Material, folds: int) -> Split:
         target = indicators(task, values)
     else:
         target = regression_target(task, values)[:, None]
-    path = city.workspace.split_file(city.key, str(material.pins["label"]))
-    return split_file(path, material.units, target, material.pins, folds)
+    return split_file(split_path(city, material), material.units, target, material.pins, folds)
+
+
+def split_path(city: CityLayers, material: Material) -> Path:
+    """Return the split file of a label and seed."""
+    pins = material.pins
+    return city.workspace.split_file(city.key, str(pins["label"]), int(pins["seed"]))
 
 
 def set_exam(material: Material, split: Split, places: Places, windows_m: Sequence[float]) -> Exam:
@@ -119,7 +124,6 @@ def set_exam(material: Material, split: Split, places: Places, windows_m: Sequen
         windows_m: of the encoders of all compared methods, metres: the largest counts.
 
     Raises:
-        UrbanError: the target is constant.
         NotScored: too little is left to learn from.
     """
     weights = material.alignment.weights

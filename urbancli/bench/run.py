@@ -12,12 +12,13 @@ from urbancli.bench.controls import (
     concatenation,
     constant,
     coordinates,
+    title,
     trained,
     unit_features,
     untrained,
 )
 from urbancli.bench.evaluation import Answers, Exam, answer, compare, score
-from urbancli.bench.preparation import Material, load_split, prepare, set_exam
+from urbancli.bench.preparation import Material, load_split, prepare, set_exam, split_path
 from urbancli.bench.probes.base import probe_for
 from urbancli.bench.splits import NotScored, Split
 from urbancli.bench.statistics import Interval, retention, retention_means
@@ -40,7 +41,8 @@ _TEXT, _NUMBER, _WHOLE, _YES = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
 SCHEMA = pa.schema(
     {
-        "city": _TEXT, "method": _TEXT, "preset": _TEXT, "run": _TEXT, "pretraining": _TEXT,
+        "city": _TEXT, "method": _TEXT, "preset": _TEXT, "run": _TEXT, "settings": _TEXT,
+        "pretraining": _TEXT,
         "task": _TEXT, "task_version": _WHOLE, "split": _TEXT, "split_sha256": _TEXT,
         "group_m": _WHOLE, "folds": _TEXT, "probe": _TEXT, "drop": _TEXT, "seed": _WHOLE,
         "metric": _TEXT, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _WHOLE,
@@ -108,11 +110,10 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
 
     Raises:
         UsageError: an unknown city, run or modality.
-        UrbanError: nothing can be scored, a target is constant, an inductive run held out another
-            split, or embeddings are not finite.
+        UrbanError: nothing can be scored, or embeddings are not finite.
     """
     expand_modalities(options.drop)
-    names = workspace.runs() if options.runs is None else options.runs
+    names = workspace.runs() if options.runs is None else list(dict.fromkeys(options.runs))
     runs = [open_run(workspace, name) for name in names]
     for run in runs:
         if options.runs is not None and run.city not in options.cities:
@@ -157,7 +158,7 @@ def write_splits(workspace: Workspace, key: str, seed: int = 0, folds: int = FOL
             load_split(city, prepare(city, places, name, seed), folds)
         except NotScored as err:
             raise UrbanError(f"label '{name}' of '{key}': {err}") from err
-    return [workspace.split_file(key, name) for name in names]
+    return [workspace.split_file(key, name, seed) for name in names]
 
 
 def _refuse_nothing(rows: Sequence[Row], options: BenchOptions) -> None:
@@ -269,6 +270,8 @@ def _folds(
     contestant: Contestant, material: Material, split: Split, stage: _Stage
 ) -> tuple[tuple[int, ...] | None, str]:
     """Return the folds a contestant may be scored on (None: all), and why not at all."""
+    if contestant.mismatch:
+        return (), f"{contestant.mismatch} since it was trained: train it again"
     held = contestant.hold_out
     if held is None:
         return None, ""
@@ -276,11 +279,8 @@ def _folds(
     if held["label"] != label:
         return (), f"held out test units of {held['label']}, not of {label}"
     if held["sha256"] != split.sha256:
-        path = stage.city.workspace.split_file(stage.city.key, str(label))
-        raise UrbanError(
-            f"{contestant.run} held out a fold of another split of '{label}': train it again with "
-            f"--hold-out-split {path}:{held['fold']}, or choose other runs with --run"
-        )
+        path = split_path(stage.city, material)
+        return (), f"held out another split: train with --hold-out-split {path}:{held['fold']}"
     return (int(held["fold"]),), ""
 
 
@@ -300,6 +300,7 @@ def _blank(stage: _Stage, material: Material, contestant: Contestant, drop: str,
         "method": contestant.method,
         "preset": contestant.preset,
         "run": contestant.run,
+        "settings": contestant.settings,
         "pretraining": contestant.pretraining,
         "task": task.name,
         "task_version": task.version,
@@ -366,20 +367,17 @@ def _comparisons(
 
 
 def _retention_notes(rows: Sequence[Row]) -> list[str]:
-    """Return retention over all tasks per method, preset, pre-training and drop, in words."""
-    triples: dict[tuple[str, str, str], list[tuple[float, float, float]]] = {}
+    """Return retention over all tasks per contestant and drop, in words."""
+    triples: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for row in rows:
         if row["retention"] is not None:
-            inductive = ", inductive" if row["pretraining"] == "inductive" else ""
-            preset = f" ({row['preset']}{inductive})" if row["run"] else ""
-            key = (row["method"], preset, row["drop"])
-            triples.setdefault(key, []).append(row["_triple"])
+            triples.setdefault((title(row), row["drop"]), []).append(row["_triple"])
     notes = []
-    for (method, preset, drop), scores in triples.items():
+    for (name, drop), scores in triples.items():
         means = retention_means(scores)
         if means is not None:
             notes.append(
-                f"{method}{preset} without {drop} keeps {means[0]:.0%} "
+                f"{name} without {drop} keeps {means[0]:.0%} "
                 f"(ratio of means; mean of ratios {means[1]:.0%}; n = {means[2]})"
             )
     return notes

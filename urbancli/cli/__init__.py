@@ -5,6 +5,8 @@ needs it, so that `urban --help` is instant. The folder is the registry here too
 of its own name is the command.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -50,23 +52,32 @@ def _application() -> typer.Typer:
     return app
 
 
+def _interrupt(*_: object) -> None:
+    """Leave at once, from whatever library code is running: every file is whole at any moment."""
+    show_cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""
+    text = f"{show_cursor}interrupted: what was finished stays; run it again to go on\n"
+    os.write(2, text.encode())
+    os._exit(INTERRUPTED)
+
+
 def main() -> None:
     """Run `urban`; a mendable error is one line on stderr and its exit code."""
+    signal.signal(signal.SIGINT, _interrupt)
     app = _application()
     try:
         code = app(standalone_mode=False)
     except UrbanError as err:
         print(f"error: {err}", file=sys.stderr)
         code = err.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: what was finished stays; run it again to go on", file=sys.stderr)
-        code = INTERRUPTED
+    except BrokenPipeError:  # `urban … | head`: the reader has what it wanted
+        os._exit(0)
     except typer.Exit as err:
         code = err.exit_code
     except Exception as err:
         # Usage errors of typer (and of click below it) know how to say what is wrong.
         if not hasattr(err, "format_message"):
             raise
-        print(f"error: {err.format_message()} (see `urban --help`)", file=sys.stderr)
+        if message := err.format_message():
+            print(f"error: {message} (see `urban --help`)", file=sys.stderr)
         code = getattr(err, "exit_code", 2)
     sys.exit(code if isinstance(code, int) else 0)

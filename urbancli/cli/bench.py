@@ -26,9 +26,10 @@ def command(
 ) -> None:
     """Score every run and the controls on every label of the fetched cities."""
     from urbancli.bench.run import BenchOptions, bench, write_splits
+    from urbancli.city import slug
 
     workspace = workspace_of(context)
-    cities = city or workspace.cities()
+    cities = [slug(name) for name in city or []] or workspace.cities()
     if not cities:
         raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
     if splits:
@@ -36,6 +37,8 @@ def command(
             for path in write_splits(workspace, key, seed):
                 print(path)
         return
+    if not city:
+        say(f"scoring every fetched city: {', '.join(cities)}")
     options = BenchOptions(
         cities=tuple(cities), runs=tuple(run) if run else None, drop=tuple(drop or ()), seed=seed
     )

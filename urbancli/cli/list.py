@@ -23,7 +23,7 @@ def command(
     if json:
         print_json(names)
     else:
-        print("\n".join(names))
+        print("".join(f"{name}\n" for name in names), end="")
 
 
 def _names(kind: str, workspace: "Workspace") -> list[str]:

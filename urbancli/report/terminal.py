@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from urbancli.bench.controls import title
 from urbancli.bench.run import BenchResult, Row
 
 if TYPE_CHECKING:
@@ -46,15 +47,6 @@ def _notes(result: BenchResult, city: str, task: str) -> list[str]:
 # --- in words --------------------------------------------------------------------------------
 
 
-def name_of(row: Row) -> str:
-    """Return a contestant's name with its preset, and what tells runs of one method apart."""
-    if not row["run"]:
-        return f"{row['method']} (control)"
-    seed = f", seed {row['seed']}" if row["seed"] else ""
-    held = ", inductive" if row["pretraining"] == "inductive" else ""
-    return f"{row['method']} ({row['preset']}{seed}{held})"
-
-
 def verdict(low: float | None, high: float | None) -> str:
     """Return what an interval of a difference allows to say."""
     if low is None or high is None:
@@ -79,7 +71,7 @@ def difference_text(row: Row, other: str) -> str | None:
         return None
     within = "" if low is None else f" [{_signed(low)}, {_signed(high)}]"
     dropped = f"without {row['drop']}: " if row["drop"] else ""
-    return f"{dropped}{name_of(row)} − {other}: {_signed(value)}{within}: {verdict(low, high)}"
+    return f"{dropped}{title(row)} − {other}: {_signed(value)}{within}: {verdict(low, high)}"
 
 
 def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
@@ -89,17 +81,17 @@ def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
         mine = [r for r in rows if r["run"] == run and _is_run(r) and not r["drop"]]
         compared = [row for row in mine if row["difference_concatenation"] is not None]
         if not compared:
-            yield f"{name_of(mine[0])} could not be compared with concatenation on any task"
+            yield f"{title(mine[0])} could not be compared with concatenation on any task"
             continue
         lost = [row for row in compared if not (row["difference_concatenation_low"] or 0) > 0]
         tasks = ", ".join(f"{row['city']}/{row['task']}" for row in lost)
         if lost:
             yield (
-                f"{name_of(mine[0])} does NOT beat concatenation on {len(lost)} of {len(compared)} "
+                f"{title(mine[0])} does NOT beat concatenation on {len(lost)} of {len(compared)} "
                 f"tasks: {tasks}"
             )
         else:
-            yield f"{name_of(mine[0])} beats concatenation on all {len(compared)} tasks"
+            yield f"{title(mine[0])} beats concatenation on all {len(compared)} tasks"
 
 
 def _is_run(row: Row) -> bool:
@@ -148,7 +140,7 @@ def _table(rows: Sequence[Row]) -> "Table":
 
     dropped = any(row["drop"] for row in rows)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("method", no_wrap=True)
+    table.add_column("method")
     table.add_column("score", min_width=22)
     table.add_column("n/groups", justify="right", no_wrap=True)
     if dropped:
@@ -158,7 +150,7 @@ def _table(rows: Sequence[Row]) -> "Table":
             table.add_row(f"without {drop}:", style="dim")
         for row in part:
             counts = "" if row["n"] is None else f"{row['n']:,}/{row['groups']:,}"
-            cells = [name_of(row), _score(row), counts]
+            cells = [title(row), _score(row), counts]
             if dropped:
                 cells.append("" if not drop or row["value"] is None else _percent(row))
             table.add_row(*cells, style="bold" if _is_run(row) else "")
@@ -187,7 +179,7 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what was removed, imputed and not converged, with who and how many."""
     removed: dict[Any, None] = dict.fromkeys((row["folds"], row["removed"]) for row in rows)
     for folds, number in removed:
-        where = "a fold" if folds == "all" else f"for fold {folds} (inductive runs: no other)"
+        where = "a fold" if folds == "all" else f"for fold {folds}"
         yield (
             f"{number:,.1f} training units {where} were removed: they touch a test unit or its "
             "windows"
@@ -201,11 +193,11 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
         without = f" without {row['drop']}" if row["drop"] else ""
         if row["imputed"]:
             yield (
-                f"{name_of(row)}{without}: {row['imputed']:,} of {row['n']:,} units miss features, "
+                f"{title(row)}{without}: {row['imputed']:,} of {row['n']:,} units miss features, "
                 "the training mean stands for them"
             )
         if row["note"]:
-            yield f"{name_of(row)}{without}: {row['note']}"
+            yield f"{title(row)}{without}: {row['note']}"
     shared = {name for row in rows if not row["drop"] for name in row["leak"].split(",")}
     if named := sorted(shared - {"", "unknown"}):
         yield (

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from urbancli import plugins
 from urbancli.bench.splits import NotScored
-from urbancli.errors import UrbanError
 from urbancli.labels.files import Label
 from urbancli.layers import expand_modalities
 
@@ -75,20 +74,20 @@ def regression_target(task: Task, values: npt.NDArray[Any]) -> npt.NDArray[np.fl
     """Return transformed values (U,), float64.
 
     Raises:
-        UrbanError: all values are equal, or log1p is asked of one below 0.
+        NotScored: all values are equal, or log1p is asked of one below 0.
     """
     numbers = values.astype(np.float64)
     if task.transform == "log1p":
         if (numbers < 0).any():
-            raise UrbanError(
+            raise NotScored(
                 f"task '{task.name}' takes log1p of its values, and {(numbers < 0).sum()} are "
                 "negative: correct the label's file, or give the label another name"
             )
         numbers = np.log1p(numbers)
     if np.ptp(numbers) <= 1e-12 * np.abs(numbers).max():
-        raise UrbanError(
+        raise NotScored(
             f"task '{task.name}' has the same value {values[0]} in all {len(values)} units: "
-            "nothing can be predicted; remove the label or take another column"
+            "nothing can be predicted, take another column"
         )
     return numbers
 
@@ -97,13 +96,13 @@ def indicators(task: Task, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return class indicators (U, K), 0 or 1.
 
     Raises:
-        UrbanError: all units are of one class.
+        NotScored: all units are of one class.
     """
     names = np.unique(values.astype(str))
     if len(names) < 2:
-        raise UrbanError(
+        raise NotScored(
             f"task '{task.name}' has the same class {values[0]} in all {len(values)} units: "
-            "nothing can be predicted; remove the label or take another column"
+            "nothing can be predicted, take another column"
         )
     return np.asarray(values.astype(str)[:, None] == names[None, :], dtype=np.float64)
 
