@@ -1,11 +1,13 @@
 """From a plan to finished layers: block by block, staged, resumable, compacted to one file a layer.
 
 A staged block file exists = the block is done. A layer is compacted from its staged blocks in
-Hilbert order; the manifest is written last. A killed fetch therefore goes on where it was.
+Hilbert order; the manifest is written last. A killed fetch therefore goes on where it was, and a
+later fetch that fails leaves the city as it was: a file leaves the manifest as it is replaced.
 """
 
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,10 +18,14 @@ from urbancli.errors import UrbanError
 from urbancli.grid import Grid, Places, places_from_table, tiles_of
 from urbancli.labels.files import LabelSpec, read_label
 from urbancli.lock import (
-    check_same_city,
+    Standing,
+    alone,
+    area_fingerprint,
     city_entry,
     layer_fingerprint,
-    read_lock,
+    settle_city,
+    standing,
+    unlist,
     write_lock,
 )
 from urbancli.sources.base import Source
@@ -27,6 +33,7 @@ from urbancli.workspace import (
     GEOMETRY_TYPES,
     Workspace,
     geometries,
+    hilbert_order,
     open_parquet,
     read_table,
     sweep,
@@ -60,34 +67,43 @@ def fetch(
         tile_m: side of a tile, metres.
 
     Returns:
-        A summary: tiles, and per layer and label the facts of its file.
+        A summary: tiles, per layer and label the facts of its file, and notes on what was mended.
 
     Raises:
         UrbanError: an input cannot be read, misses the city, or the folder holds another area.
     """
-    lock = read_lock(workspace, city.key)
-    entry = city_entry(city, tile_m)
-    check_same_city(lock, entry, workspace)
-    # What an earlier, killed fetch planned but never finished is planned anew or not at all.
-    lock["layers"] = {n: p for n, p in lock["layers"].items() if n in workspace.layers(city.key)}
-    lock["labels"] = {n: p for n, p in lock["labels"].items() if n in workspace.labels(city.key)}
-    lock["city"] = entry
-    places = _places(workspace, city, Grid(city.epsg, tile_m))
-    for source in sources:
-        lock["layers"][source.layer] = source.plan(places)
-    tables = {spec.name: read_label(spec, places) for spec in labels}
-    for name, (_, facts) in tables.items():
-        lock["labels"][name] = facts["source"]
+    with alone(workspace, city.key):
+        layers = [source.layer for source in sources]
+        given = {workspace.layer_file(city.key, layer) for layer in layers}
+        given |= {workspace.label_file(city.key, spec.name) for spec in labels}
+        found = standing(workspace, city.key, given)
+        settle_city(found, city_entry(city, tile_m), layers, workspace)
+        places, facts = _places(workspace, city, found)
+        plans = [source.plan(places) for source in sources]
+        tables = [read_label(spec, places) for spec in labels]
 
-    # From here on the city counts as unfinished until its manifest is written again.
-    workspace.manifest_file(city.key).unlink(missing_ok=True)
-    write_lock(workspace, city.key, lock)
-    for source in sources:
-        _fetch_layer(workspace, city.key, source, places, lock, progress)
-    for name, (table, facts) in tables.items():
-        write_table(workspace.label_file(city.key, name), table, facts)
-    _finish(workspace, city.key)
-    return summary(workspace, city.key)
+        # Every input is good: only from here on the folder changes, file by file.
+        if facts:
+            path = workspace.places_file(city.key)
+            unlist(workspace, city.key, path)
+            write_table(path, places.to_table(), facts)
+        write_lock(workspace, city.key, found.lock)
+        for source, plan in zip(sources, plans, strict=True):
+            _fetch_layer(workspace, source, plan, places, found, progress)
+            found.lock["layers"][source.layer] = plan
+            write_lock(workspace, city.key, found.lock)
+        for spec, (table, facts) in zip(labels, tables, strict=True):
+            path = workspace.label_file(city.key, spec.name)
+            unlist(workspace, city.key, path)
+            write_table(path, table, facts)
+            found.lock["labels"][spec.name] = facts["source"]
+        write_lock(workspace, city.key, found.lock)
+        _finish(workspace, city.key)
+        notes = [
+            f"{path} was damaged (not what its manifest says): made anew"
+            for path in sorted(found.damaged)
+        ]
+        return {**summary(workspace, city.key), "notes": notes}
 
 
 def summary(workspace: Workspace, key: str) -> dict[str, Any]:
@@ -95,7 +111,7 @@ def summary(workspace: Workspace, key: str) -> dict[str, Any]:
     places, _ = read_table(workspace.places_file(key), columns=["share_inside"])
     share = places.column("share_inside").to_numpy()
 
-    def facts(path: Any) -> dict[str, Any]:
+    def facts(path: Path) -> dict[str, Any]:
         file, found = open_parquet(path)
         with file:
             return {**found, "rows_in_file": file.metadata.num_rows}
@@ -109,28 +125,39 @@ def summary(workspace: Workspace, key: str) -> dict[str, Any]:
     }
 
 
-def _places(workspace: Workspace, city: City, grid: Grid) -> Places:
-    """Return the city's tiles in the order of their file, which is written if it is not there."""
-    path = workspace.places_file(city.key)
-    if not path.exists():
-        places = tiles_of(city.area, grid)
-        facts = {"city": city.key, "epsg": grid.epsg, "tile_m": grid.tile_m, "origin": city.origin}
-        write_table(path, places.to_table(), facts)
-    table, _ = read_table(path)
-    return places_from_table(table, grid)
+def _places(workspace: Workspace, city: City, found: Standing) -> tuple[Places, dict[str, Any]]:
+    """Return the city's tiles in the order of their file, and its facts if it is to be written."""
+    entry, path = found.lock["city"], workspace.places_file(city.key)
+    grid = Grid(entry["epsg"], entry["tile_m"])
+    mark = area_fingerprint(entry)
+    if path.exists() and path not in found.damaged:
+        table, facts = read_table(path)
+        if facts.get("area_fingerprint") == mark:
+            return places_from_table(table, grid), {}
+    table = tiles_of(city.area, grid).to_table()
+    table = table.take(pa.array(hilbert_order(geometries(table))))
+    facts = {
+        "city": city.key,
+        "epsg": grid.epsg,
+        "tile_m": grid.tile_m,
+        "origin": entry["origin"],
+        "area_fingerprint": mark,
+    }
+    return places_from_table(table, grid), facts
 
 
 def _fetch_layer(
     workspace: Workspace,
-    key: str,
     source: Source,
+    plan: dict[str, Any],
     places: Places,
-    lock: dict[str, Any],
+    found: Standing,
     progress: Progress,
 ) -> None:
+    key = found.lock["city"]["key"]
     path = workspace.layer_file(key, source.layer)
-    plan_fingerprint = layer_fingerprint(lock, source.layer)
-    if path.exists() and open_parquet(path)[1].get("plan_fingerprint") == plan_fingerprint:
+    plan_fingerprint = layer_fingerprint(found.lock["city"], source.layer, plan)
+    if path not in found.damaged and found.marks.get(source.layer) == plan_fingerprint:
         progress(source.layer, 1, 1)
         return
     staging = workspace.staging_dir(key, source.layer, plan_fingerprint)
@@ -148,11 +175,11 @@ def _fetch_layer(
         "attribution": source.attribution,
         "epsg": places.grid.epsg,
         "tile_m": places.grid.tile_m,
-        "provenance": lock["layers"][source.layer],
+        "provenance": plan,
         "plan_fingerprint": plan_fingerprint,
         **source.facts(),
     }
-    _compact(path, paths, source, facts)
+    _compact(path, paths, source, facts, replaced=lambda: unlist(workspace, key, path))
     shutil.rmtree(staging)
 
 
@@ -160,12 +187,20 @@ def _plain(schema: pa.Schema) -> pa.Schema:
     return schema.remove_metadata()
 
 
-def _compact(path: Any, staged: Sequence[Any], source: Source, facts: dict[str, Any]) -> None:
+def _compact(
+    path: Path,
+    staged: Sequence[Path],
+    source: Source,
+    facts: dict[str, Any],
+    replaced: Callable[[], None],
+) -> None:
+    """Write a layer's file from its blocks; `replaced` is called once they are known to be good."""
     if not source.streamed:
         tables = [read_table(file)[0].replace_schema_metadata() for file in staged]
         table = pa.concat_tables(tables)
         if not table.num_rows:
             raise UrbanError(f"the layer '{source.layer}' is empty: the input misses the city")
+        replaced()
         write_table(path, table, facts)
         return
     boxes = [geometries(read_table(file, ["geometry"])[0]) for file in staged]
@@ -176,6 +211,7 @@ def _compact(path: Any, staged: Sequence[Any], source: Source, facts: dict[str, 
     groups = (part for file in staged for part in _row_groups(read_table(file)[0]))
     bounds = shapely.total_bounds(shapes).tolist()
     schema = _plain(source.schema)
+    replaced()
     write_tables(path, groups, schema=schema, metadata=facts, types=types, bounds=bounds)
 
 

@@ -319,7 +319,13 @@ class CityLayers:
             return ""
         path = self._existing(self.source_layer(modality))
         name = path.relative_to(self.workspace.city_dir(self.key)).as_posix()
-        return str(read_json(self.workspace.manifest_file(self.key))["files"][name]["sha256"])
+        listed = listed_files(self.workspace, self.key)
+        if name not in listed:
+            raise UrbanError(
+                f"{path} is not in the city's manifest (a fetch did not end, or it was copied "
+                f"there): run the same `urban fetch --city {self.key}` again"
+            )
+        return str(listed[name]["sha256"])
 
     def _existing(self, layer: str) -> Path:
         path = self.workspace.layer_file(self.key, layer)
@@ -342,8 +348,45 @@ def open_city(workspace: Workspace, key: str) -> CityLayers:
         fetched = workspace.cities()
         hint = f"fetched so far: {', '.join(fetched)}" if fetched else "nothing is fetched yet"
         raise UsageError(f"no data for '{key}' ({hint}): run `urban fetch --city {key}`")
-    city = read_json(workspace.lock_file(key))["city"]
+    city = fetched_area(workspace, key)
     return CityLayers(workspace, key, Grid(city["epsg"], city["tile_m"]))
+
+
+def fetched_area(workspace: Workspace, key: str, also: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the lock says of a city: at least `epsg`, `tile_m`, and `also`.
+
+    Raises:
+        UrbanError: there is no lock, or it lacks any of these.
+    """
+    path = workspace.lock_file(key)
+    city = read_json(path).get("city")
+    if not isinstance(city, dict) or not {"epsg", "tile_m", *also} <= set(city):
+        raise UrbanError(
+            f"{path} does not say which area '{key}' is: delete it and run the same "
+            f"`urban fetch --city {key}` again, with --bbox or --aoi if it had one"
+        )
+    return city
+
+
+def listed_files(workspace: Workspace, key: str) -> dict[str, dict[str, Any]]:
+    """Return the files of a city's manifest: path → sha256 and bytes; none without a manifest.
+
+    Raises:
+        UrbanError: the manifest is broken.
+    """
+    path = workspace.manifest_file(key)
+    if not path.exists():
+        return {}
+    files = read_json(path).get("files")
+    whole = isinstance(files, dict) and all(
+        isinstance(entry, dict) and "sha256" in entry for entry in files.values()
+    )
+    if not whole:
+        raise UrbanError(
+            f"{path} does not list the city's files: delete it and run the same "
+            f"`urban fetch --city {key}` again"
+        )
+    return dict(files or {})
 
 
 def block_rows(block: Block, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
