@@ -10,11 +10,13 @@ import typing
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from urbancli import plugins
 from urbancli.errors import UsageError, unknown
 from urbancli.tokens import Batch, Tokens
 
@@ -192,6 +194,28 @@ def parameters_of(*modules: nn.Module | nn.Parameter) -> tuple[nn.Parameter, ...
     return tuple(found)
 
 
+def load_method(name: str) -> ModuleType:
+    """Return the module of a method by its name, or of the user's own `./mine.py`.
+
+    Raises:
+        UsageError: an unknown name, or a file without a whole `Method` and `Config`.
+    """
+    module = plugins.load("methods", name)
+    method, config = getattr(module, "Method", None), getattr(module, "Config", None)
+    if not (isinstance(method, type) and issubclass(method, Method)) or method is Method:
+        raise UsageError(
+            f"{name} defines no class Method that extends urbancli.methods.base.Method: add it"
+        )
+    for part in ("stages", "represent", "objective", "embed"):
+        if getattr(getattr(method, part), "__isabstractmethod__", False):
+            raise UsageError(f"the class Method of {name} lacks {part}(): add it")
+    if not (dataclasses.is_dataclass(config) and callable(getattr(config, "preset", None))):
+        raise UsageError(
+            f"{name} defines no dataclass Config with a class method preset(name): add it"
+        )
+    return module
+
+
 # --- Config ----------------------------------------------------------------------------------
 
 
@@ -215,7 +239,9 @@ def configure(config_class: Any, preset: str, overrides: Sequence[str] = ()) -> 
     for override in overrides:
         key, equals, text = (part.strip() for part in override.partition("="))
         if not equals:
-            raise UsageError(f"'{override}' is not key=value: write e.g. {fields[0]}=…")
+            raise UsageError(
+                f"'{override}' is not key=value: write e.g. {fields[0] if fields else 'key'}=…"
+            )
         if key not in fields:
             raise unknown("parameter", key, fields)
         try:

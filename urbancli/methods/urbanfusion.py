@@ -56,6 +56,9 @@ from urbancli.tokens import Batch, Tokens
 LARGEST_SCALE = 100.0
 """Bound of the learnt inverse temperature."""
 
+WIDEST = 1 << 16
+"""Bound of every width and count of the Config: far beyond any of use, and safe to compute with."""
+
 LARGEST_SCORE = 10.0
 """Bound of a z-scored feature."""
 
@@ -86,7 +89,8 @@ class Config:
             "contrastive_width",
         )  # fmt: skip
         for name in counts:
-            check_range(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
+            value = getattr(self, name)
+            check_range(name, value, f"from 1 to {WIDEST}", 1 <= value <= WIDEST)
         sigmas = self.capsule_sigmas
         check_range("capsule_sigmas", sigmas, "one or more numbers above 0",
                     bool(sigmas) and all(0 < sigma < math.inf for sigma in sigmas))  # fmt: skip

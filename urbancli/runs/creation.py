@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from urbancli import __version__, plugins
+from urbancli import __version__
+from urbancli.city import slug
 from urbancli.embeddings import write_embeddings
 from urbancli.encoders.base import (
     State,
@@ -27,9 +28,17 @@ from urbancli.encoders.base import (
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.methods.base import Method, Width, configure, parameters_of
+from urbancli.methods.base import Method, Width, configure, load_method, parameters_of
 from urbancli.runs.hold_out import HoldOut, held_out_places
-from urbancli.runs.run import Run, build_method, make_run, open_run, places_fingerprint
+from urbancli.runs.run import (
+    Run,
+    build_method,
+    damage,
+    list_files,
+    make_run,
+    open_run,
+    places_fingerprint,
+)
 from urbancli.tokens import Tokens
 from urbancli.training import (
     PRECISIONS,
@@ -44,6 +53,7 @@ from urbancli.training import (
 )
 from urbancli.workspace import (
     Workspace,
+    atomic_path,
     fingerprint,
     read_json,
     read_table,
@@ -51,7 +61,6 @@ from urbancli.workspace import (
     sweep,
     write_json,
     write_table,
-    write_text,
 )
 
 ENCODER_SEED = 0
@@ -119,8 +128,10 @@ class _Plan:
 
 
 def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
-    module = plugins.load("methods", method_name)
-    method = Path(method_name).stem
+    module = load_method(method_name)
+    own, code = method_name.endswith(".py"), sha256(Path(str(module.__file__)))
+    # Files of one name, or named as a method of the package, are told apart by their content.
+    method = f"{slug(Path(method_name).stem)[:40]}-{code[:8]}" if own else method_name
     config = configure(module.Config, options.preset, options.overrides)
     modalities, without = _modalities(city, module, method, options.without)
     places = city.tiles()
@@ -132,9 +143,9 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         label = read_table(path, ["fold"])[1]["label"]
         hold_out = {"sha256": sha256(path), "label": label, "fold": fold}
     facts = {
-        "method": method,
-        "method_sha256": sha256(Path(str(module.__file__))),
-        "own_method": method_name.endswith(".py"),
+        "method": f"./{method}" if own else method,
+        "method_sha256": code,
+        "own_method": own,
         "preset": options.preset,
         "city": city.key,
         "seed": options.seed,
@@ -206,17 +217,19 @@ def create_run(
     folder = workspace.run_dir(plan.name)
     sweep(folder)
     if (folder / "run.json").exists():
-        if read_json(folder / "run.json").get("fingerprint") == plan.facts["fingerprint"]:
+        fault = _fault(folder, plan)
+        if not fault:
             say(f"{plan.name} is already trained")
             (folder / "checkpoint.safetensors").unlink(missing_ok=True)
             return open_run(workspace, plan.name)
-        say(f"{plan.name} was trained with other settings, code or data: training it anew")
+        say(f"{plan.name} {fault}: training it anew")
         (folder / "run.json").unlink()
     if plan.facts["hold_out"]:
         held = plan.facts["held_out_places"]
         say(f"{held:,} of {len(plan.places):,} places are held out of pre-training")
     if plan.facts["own_method"]:
-        write_text(folder / "method.py", Path(method_name).read_text(encoding="utf-8"))
+        with atomic_path(folder / "method.py") as temporary:
+            temporary.write_bytes(Path(str(plan.module.__file__)).read_bytes())
     states, tokens = _encode(city, plan, progress)
     _write_states(folder / "encoders.safetensors", states)
     method, history = _train(folder, plan, tokens, options, Progress(say, _report(progress)))
@@ -229,9 +242,21 @@ def create_run(
     about = {key: facts[key] for key in ("method", "preset", "city", "seed", "pretraining")}
     about |= {"run": plan.name, "drop": []}
     write_embeddings(folder / "embeddings.parquet", plan.places, values, present, about)
-    write_json(folder / "run.json", facts)
+    write_json(folder / "run.json", {**facts, "files": list_files(folder)})
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return open_run(workspace, plan.name)
+
+
+def _fault(folder: Path, plan: _Plan) -> str:
+    """Return why a finished run is not the planned one, or not whole, in one clause; or ""."""
+    try:
+        facts = read_json(folder / "run.json")
+    except UrbanError:
+        return "has a broken run.json"
+    if facts.get("fingerprint") != plan.facts["fingerprint"]:
+        return "was trained with other settings, code or data"
+    fault = damage(folder, facts)
+    return f"is not whole, {fault}" if fault else ""
 
 
 def _report(progress: Bar) -> Callable[[EpochReport], None]:

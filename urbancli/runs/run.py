@@ -1,6 +1,6 @@
 """A finished run: opening it, and embedding any places with it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +10,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from urbancli import plugins
 from urbancli.encoders.base import State, encode_cached, encoder_facts
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.methods.base import Method, Width, restore_config
+from urbancli.methods.base import Method, Width, load_method, restore_config
 from urbancli.tokens import Tokens, make_batch
 from urbancli.training import pick_device, pool_once, read_tensors
-from urbancli.workspace import Workspace, fingerprint, read_json
+from urbancli.workspace import Workspace, fingerprint, read_json, sha256
 
 EMBED_BATCH = 512
 """Places embedded at once."""
+
+FILES = (
+    "config.json", "encoders.safetensors", "prepared.safetensors", "model.safetensors",
+    "curves.parquet", "embeddings.parquet", "method.py",
+)  # fmt: skip
+"""What `run.json` lists with sizes and checksums; `method.py` only where it is the user's own."""
+
+OUTPUTS = ("curves.parquet", "embeddings.parquet")
+"""Those of them that a run is not opened through: only their size is looked at then."""
+
+KEYS = (
+    "method", "city", "preset", "seed", "pretraining", "hold_out", "inputs", "parameters", "data",
+    "files", "fingerprint", "modalities", "own_method", "overrides", "precision", "widths",
+    "without",
+)  # fmt: skip
+"""What `run.json` must say."""
 
 Values = npt.NDArray[np.float32]
 Present = npt.NDArray[np.bool_]
@@ -171,7 +186,7 @@ class Run:
     def _method(self, file: str) -> Method:
         """Return the method with the weights of the seed, and on top of them those in a file."""
         own = self.folder / "method.py"
-        module = plugins.load("methods", str(own) if self.facts["own_method"] else self.method)
+        module = load_method(str(own) if self.facts["own_method"] else self.method)
         config = restore_config(module.Config, read_json(self.folder / "config.json")["config"])
         widths = {name: Width(*self.facts["widths"][name]) for name in self.facts["modalities"]}
         method = build_method(module, config, widths, self.seed)
@@ -190,13 +205,47 @@ def open_run(workspace: Workspace, name: str) -> Run:
 
     Raises:
         UsageError: there is none of this name, or it is not finished.
+        UrbanError: a file of it is missing or has changed.
     """
     folder = workspace.run_dir(name)
     if name not in workspace.runs():
-        if folder.is_dir():
+        if name and folder.is_dir():
             raise UsageError(f"run '{name}' is not finished: give its `urban train` again")
         raise unknown("run", name, workspace.runs())
-    return make_run(folder, read_json(folder / "run.json"))
+    facts = read_json(folder / "run.json")
+    if fault := damage(folder, facts, OUTPUTS):
+        raise UrbanError(f"run '{name}' is not whole, {fault}: give its `urban train` again")
+    return make_run(folder, facts)
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return name → size in bytes and SHA-256 of the files of a run that are there."""
+    paths = [folder / name for name in FILES if (folder / name).exists()]
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+
+
+def damage(folder: Path, facts: Mapping[str, Any], by_size: Collection[str] = ()) -> str:
+    """Return in one clause what is wrong with the files of a run, or "".
+
+    Args:
+        folder: of the run.
+        facts: the content of its `run.json`.
+        by_size: files whose checksum is not compared, to save reading them.
+    """
+    if lacking := [key for key in KEYS if key not in facts]:
+        return f"run.json lacks {', '.join(lacking)}"
+    for name, listed in facts["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        same = path.stat().st_size == listed["bytes"]
+        if not same or (name not in by_size and sha256(path) != listed["sha256"]):
+            return f"{name} has changed"
+    try:
+        cost = read_json(folder / "cost.json")
+    except UrbanError:
+        return "cost.json is missing or broken"
+    return "" if {"seconds", "peak_mb"} <= set(cost) else "cost.json is not complete"
 
 
 def make_run(folder: Path, facts: dict[str, Any]) -> Run:
@@ -225,12 +274,23 @@ def places_fingerprint(places: Places) -> str:
 
 
 def build_method(module: ModuleType, config: Any, widths: Mapping[str, Width], seed: int) -> Method:
-    """Return a method with the random weights of a seed; torch's own generator stays as it was."""
+    """Return a method with the random weights of a seed; torch's own generator stays as it was.
+
+    Raises:
+        UrbanError: it does not fit into memory.
+    """
     import torch
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        method: Method = module.Method(config, widths)
+        try:
+            method: Method = module.Method(config, widths)
+        except (MemoryError, RuntimeError) as err:
+            if isinstance(err, RuntimeError) and "memory" not in str(err):
+                raise
+            raise UrbanError(
+                "the model does not fit into memory: set smaller widths with --set"
+            ) from err
     return method
 
 
