@@ -34,10 +34,11 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Bring imagery, OSM, POIs and labels of a city into GeoParquet, from local files."""
-    from urbancli.city import find_city, parse_box
+    from urbancli.city import find_city, parse_box, slug
     from urbancli.fetching import fetch
     from urbancli.grid import TILE_M
     from urbancli.labels.files import parse_label
+    from urbancli.lock import fetched_city
 
     box = parse_box(bbox) if bbox is not None else None
     specs = [parse_label(text) for text in label or []]
@@ -50,11 +51,17 @@ def command(
             "nothing to fetch: give --imagery, --osm, --pois or --label "
             "(live services are not part of this version)"
         )
-    found = find_city(city, box, aoi)
-    if found.origin in {"table", "geocoder"}:
-        found = _clip_to_imagery(found, imagery or [])
+    workspace = workspace_of(context)
+    # What a city's area is was settled by its first fetch; later ones add to it.
+    found = fetched_city(workspace, slug(city)) if bbox is None and aoi is None else None
+    if found is None:
+        found = find_city(city, box, aoi)
+        if found.origin in {"table", "geocoder"}:
+            found = _limit(found, _footprints(imagery or [], osm))
     with progress_bar() as progress:
-        result = fetch(workspace_of(context), found, sources, specs, progress, TILE_M)
+        result = fetch(workspace, found, sources, specs, progress, TILE_M)
+    for note in result["notes"]:
+        say(note)
     if json:
         print_json(result)
     else:
@@ -87,24 +94,40 @@ def _imagery_files(options: list[str]) -> dict[str, list[Path]]:
     return files
 
 
-def _clip_to_imagery(city: Any, imagery: list[str]) -> Any:
-    """Narrow a whole city to what its imagery files cover: nothing else could be embedded there."""
-    if not imagery:
-        return city
+def _footprints(imagery: list[str], osm: Path | None) -> dict[str, Any]:
+    """Return what imagery and OSM files cover, as far as they say, EPSG:4326."""
+    covered: dict[str, Any] = {}
+    if imagery:
+        from urbancli.sources.imagery import footprint
+
+        paths = [path for files in _imagery_files(imagery).values() for path in files]
+        covered["imagery"] = footprint(paths)
+    if osm is not None:
+        from urbancli.sources.osm import footprint as box_of
+
+        if (box := box_of(osm)) is not None:
+            covered["OSM file"] = box
+    return covered
+
+
+def _limit(city: Any, covered: dict[str, Any]) -> Any:
+    """Narrow a whole city to what its files cover: beyond them nothing could be embedded."""
     import dataclasses
 
     import shapely
 
-    from urbancli.sources.imagery import footprint
-
-    paths = [path for files in _imagery_files(imagery).values() for path in files]
-    area = shapely.intersection(city.area, footprint(paths))
-    if area.is_empty or area.area == 0:
-        raise UsageError(f"the imagery lies outside {city.key}: check the file, or give --bbox")
-    share = area.area / city.area.area
-    if share < 0.999:
-        say(
-            f"{city.key}: the imagery covers {share:.0%} of the city's box; the fetch is limited "
-            "to it (--bbox or --aoi to choose another area)"
-        )
-    return dataclasses.replace(city, area=area, origin=f"{city.origin} ∩ imagery")
+    for name, footprint in covered.items():
+        area = shapely.intersection(city.area, footprint)
+        if area.is_empty or area.area == 0:
+            already = "what the imagery covers of " if "∩" in city.origin else ""
+            raise UsageError(
+                f"the {name} lies outside {already}{city.key}: check the file, or give --bbox"
+            )
+        share = area.area / city.area.area
+        if share < 0.999:
+            say(
+                f"{city.key}: the {name} covers {share:.0%} of the city's area; the fetch is "
+                "limited to it (--bbox or --aoi to choose another area)"
+            )
+        city = dataclasses.replace(city, area=area, origin=f"{city.origin} ∩ {name}")
+    return city

@@ -4,7 +4,11 @@ The file is a PBF, or XML, plain or packed with gzip or bzip2: an extract, or a 
 answer.
 """
 
+from pathlib import Path
 from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
 
 from urbancli.sources._entities import Entities, EntitySource
 from urbancli.sources._osm_file import read_entities
@@ -23,3 +27,22 @@ class Source(EntitySource):
     def collect(self) -> tuple[Entities, dict[str, Any]]:
         """Return the tagged elements of the file."""
         return read_entities(self.path)
+
+
+def footprint(path: Path) -> BaseGeometry | None:
+    """Return the box that a file's header says it covers, EPSG:4326, lon lat; None without one.
+
+    A file that osmium cannot open has no box either: `Source.plan` says what is wrong with it.
+    """
+    import osmium
+
+    try:
+        with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
+            box = reader.header().box()
+            if not box.valid():
+                return None
+            low, high = box.bottom_left, box.top_right
+            area = shapely.box(low.lon, low.lat, high.lon, high.lat)
+    except (RuntimeError, ValueError, OSError):
+        return None
+    return area if area.area > 0 else None
