@@ -83,9 +83,9 @@ class Workspace:
         """Return the folder of a training run."""
         return self.root / "runs" / run
 
-    def split_file(self, city: str, label: str) -> Path:
+    def split_file(self, city: str, label: str, seed: int) -> Path:
         """Return the split of a label's units into spatial groups and folds."""
-        return self.root / "splits" / f"{city}-{label}.parquet"
+        return self.root / "splits" / f"{city}-{label}-s{seed}.parquet"
 
     def results_dir(self) -> Path:
         """Return where the benchmark writes its rows."""
