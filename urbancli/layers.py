@@ -291,6 +291,11 @@ class CityLayers:
         table, _ = read_table(self.workspace.places_file(self.key))
         return places_from_table(table, self.grid)
 
+    def holds(self, places: Places) -> npt.NDArray[np.bool_]:
+        """Return which places (N,) have their centre in one of the city's tiles."""
+        tiles = set(map(tuple, self.tiles().cells.tolist()))
+        return np.array([tuple(cell) in tiles for cell in places.cells.tolist()], dtype=bool)
+
     def modalities(self) -> list[str]:
         """Return the modalities this city has data for; `coords` always, POIs also as a view."""
         have = set(self.workspace.layers(self.key)) | {"coords"}

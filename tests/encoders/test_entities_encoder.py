@@ -58,9 +58,9 @@ def test_a_tile_has_the_entities_listed_for_it(tiny: Callable[..., Any]) -> None
 
 def test_points_have_what_their_square_touches(tiny: Callable[..., Any]) -> None:
     builder, city, _ = city_of(tiny, SHAPES)
-    places = builder.points([(500, 250), (40, 60), (-4950, 0), (2000, 2000)])
+    places = builder.points([(500, 250), (40, 60), (890, 10), (170, 480)])
     tokens = entities.Encoder().encode(city, "entities", places, {})
-    assert np.diff(tokens.offsets).tolist() == [2, 2, 1, 0]
+    assert np.diff(tokens.offsets).tolist() == [2, 2, 1, 1]
     table = city.entities("entities")
     metres = city.grid.project_geometry(geometries(table))
     for index, square in enumerate(places.boxes()):
@@ -68,6 +68,14 @@ def test_points_have_what_their_square_touches(tiny: Callable[..., Any]) -> None
         part = slice(tokens.offsets[index], tokens.offsets[index + 1])
         alone = entities.shape_features(metres[wanted], city.grid)
         np.testing.assert_allclose(tokens.values[part, 128:], alone, rtol=1e-6, atol=1e-6)
+
+
+def test_of_a_place_in_no_tile_nothing_is_known(tiny: Callable[..., Any]) -> None:
+    builder, city, _ = city_of(tiny, SHAPES)
+    places = builder.points([(-4950, 0), (500, 250), (-1, 60), (2000, 2000)])
+    tokens = entities.Encoder().encode(city, "entities", places, {})
+    assert tokens.present.tolist() == [False, True, False, False]
+    assert np.diff(tokens.offsets).tolist() == [0, 2, 0, 0]
 
 
 def test_views_are_encoded_alone(tiny: Callable[..., Any]) -> None:

@@ -55,7 +55,7 @@ def test_tiles_and_points_equal_the_loop(tiny: Callable[..., Any]) -> None:
     assert CRESCENT.centroid.x > 600
     within = [(shape.point_on_surface(), tags) for shape, tags in POIS]
     spots = [(point.x, point.y, tags) for point, tags in within]
-    points = builder.points([(10, 10), (149.9, 449.99), (600, 500), (-290, 150)])
+    points = builder.points([(10, 10), (149.9, 449.99), (600, 500), (1190, 150)])
     for places in (tiles, points):
         tokens = pois.Encoder().encode(city, "pois", places, {})
         assert tokens.present.all() and not tokens.bag
@@ -99,6 +99,14 @@ def test_a_city_without_pois_is_known_to_have_none(tiny: Callable[..., Any]) -> 
     tokens = pois.Encoder().encode(city, "pois", places, {})
     assert tokens.values.shape == (8, 194)
     assert tokens.present.all() and (tokens.values == 0).all()
+
+
+def test_of_a_place_in_no_tile_nothing_is_known(tiny: Callable[..., Any]) -> None:
+    builder, city, _ = city_of(tiny, POIS)
+    places = builder.points([(1, 1), (-1, 150), (1199, 599), (1201, 599), (40, 601)])
+    tokens = pois.Encoder().encode(city, "pois", places, {})
+    assert tokens.present.tolist() == [True, False, True, False, False]
+    assert len(tokens.values) == 2
 
 
 def test_grams_mark_words_and_fold_case() -> None:

@@ -43,12 +43,13 @@ class Encoder(base.Encoder):
     Positions (ΣT, 8): corners of the entity's smallest rotated box, x and y in turn,
     counter-clockwise from the lower left, in tile sides from the square's south-west corner.
 
-    A place without entities is present with no tokens. `window_m` is the square; an entity that
-    touches it can itself reach farther.
+    A place without entities is present with no tokens; one whose centre is in none of the city's
+    tiles is absent, nothing was fetched there. `window_m` is the square; an entity that touches it
+    can itself reach farther.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("entities", "buildings", "aoi")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     window_m: float = field(default=float(TILE_M), init=False)
     tag_width: int = 128
 
@@ -58,6 +59,8 @@ class Encoder(base.Encoder):
         geometry = city.grid.project_geometry(geometries(table))
         # Pairs come in any order; a token's place in its bag is the entity's row in the layer.
         place, entity = shapely.STRtree(geometry).query(places.boxes(), predicate="intersects")
+        present = city.holds(places)
+        place, entity = place[present[place]], entity[present[place]]
         order = np.lexsort([entity, place])
         place, entity = place[order], entity[order]
         used, entity = np.unique(entity, return_inverse=True)
@@ -68,7 +71,6 @@ class Encoder(base.Encoder):
         corners = box_corners(geometry)[entity] / city.grid.tile_m
         positions = (corners - south_west[place, None]).reshape(-1, 8).astype(np.float32)
         offsets = np.searchsorted(place, np.arange(len(places) + 1)).astype(np.int64)
-        present = np.ones(len(places), dtype=bool)
         values = np.concatenate(parts, axis=1).astype(np.float32)[entity]
         return Tokens(values, offsets, positions, present, bag=True)
 

@@ -28,11 +28,12 @@ class Encoder(base.Encoder):
 
     A category is what `layers.poi_category` names, counted in a hashed column without sign, so
     that categories may share one; POIs without a category count only among all. A polygon counts
-    where a point surely on it lies. Always present: no POIs is knowledge too.
+    where a point surely on it lies. A place in one of the city's tiles is present, no POIs is
+    knowledge too; of a place elsewhere nothing was fetched: it is absent.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("pois",)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     window_m: float = 600.0
     category_width: int = 64
     text_width: int = 64
@@ -59,7 +60,7 @@ class Encoder(base.Encoder):
         length = np.linalg.norm(text, axis=1, keepdims=True)
         text = np.divide(text, length, out=np.zeros_like(text), where=length > 0)
         parts = [np.log1p(square @ counts), np.log1p(circle @ counts), text]
-        return single_tokens(np.concatenate(parts, axis=1).astype(np.float32))
+        return single_tokens(np.concatenate(parts, axis=1).astype(np.float32), city.holds(places))
 
 
 def kind_counts(tags: Sequence[dict[str, str]], width: int) -> npt.NDArray[np.float64]:

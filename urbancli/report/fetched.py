@@ -3,9 +3,15 @@
 import sys
 from typing import Any
 
+FEW = 0.5
+"""Share of the tiles with any entity, below which the file may be an extract of a part."""
+
 
 def render(summary: dict[str, Any]) -> None:
-    """Print tiles, layers and labels of a city with everything that was left out, counted."""
+    """Print tiles, layers and labels of a city with everything that was left out, counted.
+
+    What was read less what was left out is the number of rows of a file.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -18,12 +24,16 @@ def render(summary: dict[str, Any]) -> None:
     table.add_column("file", overflow="fold")
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("what", overflow="fold")
-    table.add_column("left out or changed", overflow="fold")
+    table.add_column("left out", overflow="fold")
+    table.add_column("of the rows", overflow="fold")
     for name, facts in summary["layers"].items():
         table.add_row(f"layers/{name}", f"{facts['rows_in_file']:,}", *_layer(facts))
     for name, facts in summary["labels"].items():
         table.add_row(f"labels/{name}", f"{facts['rows_in_file']:,}", *_label(facts))
     console.print(table)
+    for name, facts in summary["layers"].items():
+        for remark in _remarks(facts):
+            console.print(f"layers/{name}: {remark}", markup=False, highlight=False)
 
 
 LEFT_OUT = {
@@ -38,16 +48,44 @@ CHANGED = {
     "incomplete": "incomplete relations kept",
     "repaired": "repaired",
     "broken_tags": "bad tags",
+    "duplicate_ids": "with an id made unique",
 }
-"""Keys of a layer's facts that count what came in otherwise than it was."""
+"""Keys of a layer's facts that count what came in otherwise than it was; some may lie outside."""
+
+LABEL_LEFT_OUT = {"outside": "outside the city", "without_geometry": "without geometry"}
+LABEL_CHANGED = {
+    "without_value": "without a value",
+    "repaired": "repaired",
+    "ties": "classes tied, the first taken",
+}
+"""Keys of a label's facts, likewise."""
 
 
-def _layer(facts: dict[str, Any]) -> tuple[str, str]:
+def _layer(facts: dict[str, Any]) -> tuple[str, str, str]:
     if "bands" in facts:
         what = f"{len(facts['bands'])} bands of {facts['dtype']} at {facts['pixel_m']:g} m"
-        return what, f"resampled from {facts['native_m']:g} m"
-    named = {text: _total(facts.get(key, 0)) for key, text in {**LEFT_OUT, **CHANGED}.items()}
-    return f"{facts['licence']}, {facts['counted']:,} read", ", ".join(_counts(named))
+        return what, "", f"resampled from {facts['native_m']:g} m"
+    # What carries metadata tags only is not counted among the entities, but it was read.
+    read = facts["counted"] + facts.get("metadata_only", 0)
+    return f"{facts['licence']}, {read:,} read", _counts(facts, LEFT_OUT), _counts(facts, CHANGED)
+
+
+def _remarks(facts: dict[str, Any]) -> list[str]:
+    """Return what a user should know of a layer beyond its counts, a line each."""
+    remarks = []
+    if facts.get("mask_band"):
+        remarks.append(f"band {facts['mask_band']} is alpha: it was read as the mask, not a band")
+    if hidden := facts.get("hidden_inputs"):
+        remarks.append(
+            f"{', '.join(hidden)} wholly under earlier files: seen only where these are invalid"
+        )
+    share = facts["tiles_with_any"] / facts["tiles"] if "tiles_with_any" in facts else 1.0
+    if share < FEW:
+        remarks.append(
+            f"only {share:.0%} of the tiles hold any entity: is the file an extract of a part of "
+            "the city?"
+        )
+    return remarks
 
 
 def _total(count: Any) -> int:
@@ -57,11 +95,11 @@ def _total(count: Any) -> int:
     return int(count["count"]) if "count" in count else sum(_total(part) for part in count.values())
 
 
-def _label(facts: dict[str, Any]) -> tuple[str, str]:
-    what = f"{facts['kind']} by {facts['unit']}"
-    left = {"outside the city": facts["outside"], "without a value": facts["without_value"]}
-    return what, ", ".join(_counts(left))
+def _label(facts: dict[str, Any]) -> tuple[str, str, str]:
+    what = f"{facts['kind']} by {facts['unit']}, {facts['rows']:,} read"
+    return what, _counts(facts, LABEL_LEFT_OUT), _counts(facts, LABEL_CHANGED)
 
 
-def _counts(counts: dict[str, Any]) -> list[str]:
-    return [f"{count:,} {name}" for name, count in counts.items() if count]
+def _counts(facts: dict[str, Any], names: dict[str, str]) -> str:
+    counts = {name: _total(facts.get(key, 0)) for key, name in names.items()}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)

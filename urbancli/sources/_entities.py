@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 
 from urbancli.errors import UrbanError
@@ -92,6 +93,8 @@ class EntitySource(Source):
             **facts,
             "kept": table.num_rows,
             "outside": len(entities) - table.num_rows,
+            "tiles": len(places),
+            "tiles_with_any": len(pc.unique(pc.list_flatten(table.column("places")))),
         }
         return {"inputs": [pinned]}
 
@@ -107,7 +110,7 @@ class EntitySource(Source):
         return self._table.slice(start, count)
 
     def facts(self) -> dict[str, Any]:
-        """Return how many entities were kept, outside, repaired, broken, and which were broken."""
+        """Return what was kept, outside, repaired and broken, and how many tiles hold any."""
         return self._facts
 
 
