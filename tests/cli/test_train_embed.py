@@ -1,11 +1,14 @@
 """What `urban train` and `urban embed` refuse, say and forgive; each in one line."""
 
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import Town, Urban
-from urbancli.workspace import Workspace
+from urbancli.embeddings import read_embeddings
+from urbancli.workspace import Workspace, write_json
 
 TRAIN = ("train", "--method", "urbanfusion")
 
@@ -39,3 +42,68 @@ def test_a_city_may_be_spelt_as_one_likes(town: Town, urban: Urban) -> None:
     out = Path(town.workspace).parent / "spelt.parquet"
     done = urban("-w", town.workspace, "embed", "--run", run, "--city", spelt, "--out", out)
     assert done.code == 0 and out.is_file(), done.err
+
+
+def test_embeddings_are_never_written_over_anything_else(
+    town: Town, urban: Urban, tmp_path: Path
+) -> None:
+    (run,) = Workspace(town.workspace).runs()
+    folder = town.workspace / "runs" / run
+    before = (folder / "embeddings.parquet").read_bytes()
+    notes, json = tmp_path / "notes.txt", tmp_path / "a.json"
+    notes.write_text("mine")
+    write_json(json, {})
+    places = town.workspace / "data/synthetic-town/places.parquet"
+    shutil.copyfile(places, tmp_path / "other.parquet")
+    for out, remedy in (
+        (folder / "embeddings.parquet", "which urban keeps itself"),
+        (town.workspace / "data/../data/new.parquet", "which urban keeps itself"),
+        (notes, "is no file of embeddings"),
+        (json, "is no file of embeddings"),
+        (tmp_path, "is no file of embeddings"),
+        (tmp_path / "other.parquet", "is no file of embeddings"),
+    ):
+        done = urban("-w", town.workspace, "embed", "--run", run, "--out", out)
+        assert done.code == 2 and remedy in done.err, (out, done.err)
+    assert notes.read_text() == "mine"
+    assert (folder / "embeddings.parquet").read_bytes() == before
+    out = tmp_path / "e.parquet"
+    for _ in range(2):
+        done = urban("-w", town.workspace, "embed", "--run", run, "--out", out)
+        assert done.code == 0, done.err
+        assert len(done.err.splitlines()) == 1, "nothing to warn of"
+    done = urban("-w", town.workspace, "embed", "--run", run, "--places", out, "--out", out)
+    assert done.code == 2 and "is the file of --places" in done.err
+
+
+def test_places_get_ids_of_their_own_and_far_ones_are_told(
+    town: Town, urban: Urban, tmp_path: Path
+) -> None:
+    (run,) = Workspace(town.workspace).runs()
+    tile = pq.read_table(town.workspace / "data/synthetic-town/places.parquet").slice(40, 1)
+    lon, lat = (round(tile.column(name)[0].as_py(), 6) for name in ("lon", "lat"))
+    spots = [(lat, lon, "a"), (lat, lon, "a"), (lat + 0.0001, lon, "b"), (lat + 2, lon + 2, "c"),
+             (0, 165, "beyond the projection")]  # fmt: skip
+    table, out = tmp_path / "spots.csv", tmp_path / "spots.parquet"
+    table.write_text("\n".join(["lat,lon,id", *(f"{y},{x},{name}" for y, x, name in spots)]))
+    done = urban("-w", town.workspace, "embed", "--run", run, "--places", table, "--out", out)
+    assert done.code == 0, done.err
+    assert "1 rows are no points" in done.err
+    assert "the ids in 'id' are not unique: ids are made from the positions" in done.err
+    assert "1 of 4 places lie outside the fetched tiles of 'synthetic-town'" in done.err
+    ids = read_embeddings(out)[0].place_id
+    here = f"p_{round(lon * 1e7)}_{round(lat * 1e7)}"
+    assert len(set(ids)) == 4 and {here, f"{here}-2"} < set(ids)
+
+
+def test_what_a_run_misses_in_a_city_is_told(town: Town, urban: Urban, tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    shutil.copytree(town.workspace, workspace)
+    (run,) = Workspace(workspace).runs()
+    (workspace / "data/synthetic-town/layers/sentinel2.parquet").unlink()
+    out = tmp_path / "e.parquet"
+    done = urban("-w", workspace, "embed", "--run", run, "--out", out)
+    assert done.code == 0, done.err
+    assert f"warning: the layer sentinel2 is gone since {run} was trained" in done.err
+    assert "'synthetic-town' has no sentinel2: treated as dropped" in done.err
+    assert read_embeddings(out)[1]["missing"] == ["sentinel2"]
