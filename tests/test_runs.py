@@ -16,6 +16,7 @@ from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Grid, Places, point_places
 from urbancli.layers import ENTITY_SCHEMA, CityLayers, open_city
 from urbancli.runs import RunOptions, create_run, held_out_places, open_run, parse_hold_out
+from urbancli.training import read_tensors, write_tensors
 from urbancli.workspace import (
     Workspace,
     geo_table,
@@ -491,6 +492,20 @@ def test_a_users_broken_method_is_told_with_its_line(
     with pytest.raises(UsageError, match=message) as error:
         create_run(workspace, make_city(workspace), str(mine), RunOptions())
     assert "\n" not in str(error.value)
+
+
+def test_weights_of_other_code_are_refused(workspace: Workspace) -> None:
+    """A parameter that the file lacks must not stay random, a Config not be guessed."""
+    city = make_city(workspace)
+    run = create_run(workspace, city, "urbanfusion", options("epochs=1"))
+    _, tensors = read_tensors(run.folder / "model.safetensors")
+    del tensors["position"]
+    write_tensors(run.folder / "model.safetensors", tensors, {})
+    with pytest.raises(UrbanError, match="trained with other code"):
+        run.embed(city, city.tiles())
+    write_json(run.folder / "config.json", {"config": {**run.facts["config"], "gone": 1}})
+    with pytest.raises(UrbanError, match="Config has other fields"):
+        run.embed_untrained(city, city.tiles())
 
 
 def flip(path: Path) -> None:

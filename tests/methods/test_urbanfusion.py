@@ -180,3 +180,32 @@ def test_overrides_are_parsed_by_the_fields() -> None:
 def test_a_wrong_override_is_said_in_one_line(preset: str, override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         configure(Config, preset, [override])
+
+
+@dataclasses.dataclass(frozen=True)
+class Odd:
+    """A user's Config as it should not be."""
+
+    sizes: tuple[float, ...] = (1.0,)
+    maybe: int | None = None
+
+    @classmethod
+    def preset(cls, name: str) -> "Odd | None":
+        return cls((1.0, math.inf)) if name == "small" else None
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        ("small", [], "sizes=.* does not fit: sizes is finite"),
+        ("paper", [], "returns no Config"),
+        ("small", ["maybe=3"], "maybe=3 does not fit"),
+        ("small", ["=3"], "unknown parameter ''"),
+        ("small", [""], "'' is not key=value: write e.g. sizes=…"),
+    ],
+)
+def test_a_users_odd_config_is_said_in_one_line(
+    preset: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        configure(Odd, preset, overrides)

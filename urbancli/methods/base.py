@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from urbancli import plugins
-from urbancli.errors import UsageError, unknown
+from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.tokens import Batch, Tokens
 
 PRESETS = ("paper", "small")
@@ -250,14 +250,28 @@ def configure(config_class: Any, preset: str, overrides: Sequence[str] = ()) -> 
             raise UsageError(
                 f"{key}={text} does not fit: {key} is {_kind_text(kinds[key])}"
             ) from err
-    return dataclasses.replace(config_class.preset(preset), **changes)
+    base = config_class.preset(preset)
+    if not isinstance(base, config_class):
+        raise UsageError(f"preset('{preset}') of the Config returns no Config: mend the method")
+    config = dataclasses.replace(base, **changes)
+    for name in fields:
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            finite = not isinstance(number, float) or math.isfinite(number)
+            check_range(name, value, "finite", finite)
+    return config
 
 
 def restore_config(config_class: Any, saved: Mapping[str, Any]) -> Any:
-    """Return the Config whose fields were written as JSON, where tuples became lists."""
-    return config_class(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
-    )
+    """Return the Config whose fields were written as JSON, where tuples became lists.
+
+    Raises:
+        UrbanError: it has other fields by now.
+    """
+    values = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
+    if set(values) != {field.name for field in dataclasses.fields(config_class)}:
+        raise UrbanError("the method's Config has other fields by now: give `urban train` again")
+    return config_class(**values)
 
 
 def _parse(text: str, kind: Any) -> Any:

@@ -191,11 +191,13 @@ class Run:
         widths = {name: Width(*self.facts["widths"][name]) for name in self.facts["modalities"]}
         method = build_method(module, config, widths, self.seed)
         _, tensors = read_tensors(self.folder / file)
+        random = {} if file == "model.safetensors" else method.state_dict()
         try:
-            method.load_state_dict({**method.state_dict(), **tensors})
+            method.load_state_dict({**random, **tensors})
         except RuntimeError as err:
             raise UrbanError(
-                f"{self.name} was trained with other code of '{self.method}': train it again"
+                f"{self.name} was trained with other code of '{self.method}': give its "
+                "`urban train` again"
             ) from err
         return method.eval()
 
