@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import geopandas as gpd
+import pandas as pd
+import pyogrio
 import pytest
 import shapely
 
 from urbancli.errors import UrbanError
+from urbancli.sources.base import pin
 from urbancli.vector import is_text, read_vector
 
 
@@ -47,7 +50,11 @@ def test_any_format_comes_back_in_degrees(tmp_path: Path, suffix: str) -> None:
         ("a.csv", b"name,value\na,1\n", "no lat and lon columns \\(found name, value\\)"),
         ("a.csv", b"lat,lon\n500000,6000000\n", "out of range"),
         ("a.csv", b"lat,lon\n1,2\n1,2,3\n", "as a table"),
-        ("a.csv", b"\xff\xfe\x00", "as a table"),
+        ("a.csv", b"\xff\xfe\x00", "as a table: save it as UTF-8"),
+        ("a.csv", "lat,lon,n\n1,2,caf\u00e9\n".encode("latin-1"), "save it as UTF-8"),
+        ("a.csv", b"lat,lon\n", "has no rows"),
+        ("a.csv", b"lat;lon\n50.1;9\n50,2;9\n", r"decimal commas \('50,2' in row 2\)"),
+        ("a.csv", b"lat,lon\nx,y\n", "hold no numbers"),
         ("a.gpkg", b"not a database", "as vector data"),
         ("a.parquet", b"not parquet", "as vector data"),
     ],
@@ -67,3 +74,27 @@ def test_without_crs_or_geometry_it_is_refused(tmp_path: Path) -> None:
         read_vector(tmp_path / "bare.parquet")
     with pytest.raises(UrbanError, match="no file"):
         read_vector(tmp_path / "absent.gpkg")
+
+
+def test_of_several_layers_none_is_taken_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    frame = gpd.GeoDataFrame({"n": [1]}, geometry=[shapely.Point(15, 0)], crs=4326)
+    frame.to_file(path, layer="homes")
+    pyogrio.write_dataframe(pd.DataFrame({"n": [1]}), path, layer="notes")
+    assert len(read_vector(path)) == 1
+    frame.to_file(path, layer="shops")
+    with pytest.raises(UrbanError, match=r"2 layers \(homes, shops\).*ogr2ogr") as error:
+        read_vector(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_pin_of_a_shapefile_holds_its_attributes(tmp_path: Path) -> None:
+    path = tmp_path / "a.shp"
+    shape = shapely.Point(15, 0)
+    gpd.GeoDataFrame({"n": [1]}, geometry=[shape], crs=4326).to_file(path)
+    first = pin(path)
+    assert [each["file"] for each in first["beside"]] == ["a.dbf", "a.shx", "a.prj", "a.cpg"]
+    gpd.GeoDataFrame({"n": [2]}, geometry=[shape], crs=4326).to_file(path)
+    assert pin(path)["sha256"] == first["sha256"]
+    assert pin(path) != first
+    assert "beside" not in pin(path.with_suffix(".dbf"))

@@ -43,7 +43,9 @@ def _read_geometry(path: Path) -> Any:
         if path.suffix in {".parquet", ".geoparquet"}:
             frame = gpd.read_parquet(path)
         else:
-            frame = gpd.read_file(path)
+            frame = gpd.read_file(path, layer=_only_layer(path))
+    except UrbanError:
+        raise
     except Exception as err:
         raise UrbanError(f"cannot read {path} as vector data: {_first_line(err)}") from err
     if not isinstance(frame, gpd.GeoDataFrame) or frame._geometry_column_name is None:
@@ -52,6 +54,20 @@ def _read_geometry(path: Path) -> Any:
         raise UrbanError(f"{path} has no CRS: write it with one, e.g. EPSG:4326")
     frame.columns = [str(name) for name in frame.columns]
     return frame.to_crs(4326)
+
+
+def _only_layer(path: Path) -> str | None:
+    """Return the layer of a file that has a geometry, if there is but one; None without any."""
+    import geopandas as gpd
+
+    layers = gpd.list_layers(path)
+    names = [str(name) for name in layers.name[layers.geometry_type.notna()]]
+    if len(names) > 1:
+        raise UrbanError(
+            f"{path} has {len(names)} layers ({', '.join(names[:12])}): write the one you mean to "
+            f"a file of its own, e.g. `ogr2ogr one.gpkg {path.name} {names[0]}`"
+        )
+    return names[0] if names else None
 
 
 def _read_text(path: Path) -> Any:
@@ -68,6 +84,8 @@ def _read_text(path: Path) -> Any:
                 path, sep=max(DELIMITERS, key=header.count), dtype=str, encoding="utf-8-sig",
                 skipinitialspace=True, index_col=False, keep_default_na=False, na_values=[""],
             )  # fmt: skip
+    except UnicodeDecodeError as err:
+        raise UrbanError(f"cannot read {path} as a table: save it as UTF-8") from err
     except pd.errors.EmptyDataError as err:
         raise UrbanError(f"{path} is empty: give a table with lat and lon columns") from err
     except (OSError, ValueError, pd.errors.ParserWarning) as err:
@@ -81,13 +99,31 @@ def _read_text(path: Path) -> Any:
             f"{path} has no lat and lon columns (found {', '.join(table.columns[:12])}): name "
             "them lat and lon, in degrees"
         )
-    degrees = [pd.to_numeric(table[name], errors="coerce").to_numpy(float) for name in (lon, lat)]
-    placed = (np.abs(degrees[0]) <= 180) & (np.abs(degrees[1]) <= 90)
-    if not placed.any() and np.isfinite(degrees).all(axis=0).any():
-        raise UrbanError(f"'{lat}' and '{lon}' of {path} are out of range: give degrees, EPSG:4326")
-    points = np.full(len(table), None, dtype=object)
-    points[placed] = shapely.points(degrees[0][placed], degrees[1][placed])
+    if table.empty:
+        raise UrbanError(f"{path} has no rows below its header: give a table with places in it")
+    points = _points(path, table[lon], table[lat])
     return gpd.GeoDataFrame(table.drop(columns=[lat, lon]), geometry=points, crs=4326)
+
+
+def _points(path: Path, lon: Any, lat: Any) -> Any:
+    """Return points (N,) of two columns of text, None where they are no degrees; any must be."""
+    import pandas as pd
+
+    for column in (lon, lat):
+        commas = column.dropna()[lambda cells: cells.str.fullmatch(r"\s*[-+]?\d+,\d+\s*")]
+        if len(commas):
+            raise UrbanError(
+                f"'{column.name}' of {path} has decimal commas ('{commas.iloc[0]}' in row "
+                f"{commas.index[0] + 1}): write decimal points"
+            )
+    x, y = (pd.to_numeric(column, errors="coerce").to_numpy(float) for column in (lon, lat))
+    placed = (np.abs(x) <= 180) & (np.abs(y) <= 90)
+    if not placed.any():
+        what = "are out of range" if np.isfinite(x + y).any() else "hold no numbers"
+        raise UrbanError(f"'{lat.name}' and '{lon.name}' of {path} {what}: give degrees, EPSG:4326")
+    points = np.full(len(lon), None, dtype=object)
+    points[placed] = shapely.points(x[placed], y[placed])
+    return points
 
 
 def _first_line(err: BaseException) -> str:

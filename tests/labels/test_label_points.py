@@ -120,7 +120,7 @@ def test_rows_without_usable_coordinates_are_counted(tmp_path) -> None:
         ("lat,lon,v\n1,2,3\n1,2,3,4,5\n", "cannot read .* as a table"),
         ("lat,lon,v\n3170000,720000,1\n", "give degrees"),
         ("lat,lon,v\n1,2,3\n", "misses the city"),
-        ("lat,lon,v\n", "misses the city"),
+        ("lat,lon,v\n", "has no rows"),
         ("lat,lon,v\n1,2,3\n1,2,4\n1,2,many\n", "mixes numbers and text \\('many' in row 2\\)"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_table_that_cannot_be_a_label_says_why(tmp_path, text, says) -> None:
 def test_a_table_that_is_not_utf8_says_so(tmp_path) -> None:
     path = tmp_path / "p.csv"
     path.write_bytes("lat,lon,v\n1,2,bücher\n".encode("latin-1"))
-    with pytest.raises(UrbanError, match=r"cannot read .* as a table: 'utf-8' codec"):
+    with pytest.raises(UrbanError, match=r"cannot read .* as a table: save it as UTF-8"):
         read(f"n={path}:v")
     with pytest.raises(UrbanError, match="no file"):
         read(f"n={tmp_path}/none.csv:v")

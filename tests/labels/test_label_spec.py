@@ -89,3 +89,10 @@ def test_any_text_is_a_label_or_a_usage_error(text) -> None:
         return
     assert spec.name and str(spec.path)
     assert spec.radius_m is None or spec.radius_m > 0
+
+
+def test_a_radius_larger_than_a_city_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("")
+    assert parse_label(f"x={tmp_path / 'p.csv'}@50000m").radius_m == 50_000
+    with pytest.raises(UsageError, match="at most 50,000"):
+        parse_label(f"x={tmp_path / 'p.csv'}@50001m")

@@ -171,6 +171,43 @@ def test_an_alpha_band_masks_and_is_no_band(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read[:, valid], samples[:3][:, valid])
 
 
+def test_an_alpha_band_is_said(tmp_path: Path) -> None:
+    samples = _noise(4, dtype="uint8")
+    path = _write(tmp_path / "a.tif", samples, photometric="RGB", alpha="yes")
+    _fetch(tmp_path, path)
+    facts = read_table(tmp_path / "workspace/data/test/layers/sentinel2.parquet")[1]
+    assert facts["mask_band"] == 4
+
+
+def test_the_fourth_band_of_naip_is_near_infrared(tmp_path: Path) -> None:
+    samples = _noise(4, dtype="uint8")
+    samples[3, :300] = 0
+    path = _write(tmp_path / "a.tif", samples, photometric="RGB", alpha="yes")
+    layer = _fetch(tmp_path, path, layer="naip")
+    read, valid = layer.read(LEFT // 10, -TOP // 10, SHAPE[1], SHAPE[0])
+    np.testing.assert_array_equal(read, samples)
+    assert valid.all() and len(layer.bands) == 4
+    facts = read_table(tmp_path / "workspace/data/test/layers/naip.parquet")[1]
+    assert facts["mask_band"] is None
+
+
+def test_bands_that_came_as_files_are_refused(tmp_path: Path) -> None:
+    paths = [_write(tmp_path / f"B0{n}.tif", _noise(1)) for n in (2, 3)]
+    with pytest.raises(UrbanError, match=r"B03\.tif covers the same box.*gdalbuildvrt -separate"):
+        Source("sentinel2", paths).plan(tiles_of(_city().area, GRID))
+    aside = _write(tmp_path / "c.tif", _noise(1), transform=from_origin(LEFT + 600, TOP, 10, 10))
+    Source("sentinel2", [paths[0], aside]).plan(tiles_of(_city().area, GRID))
+
+
+def test_files_under_earlier_ones_are_named(tmp_path: Path) -> None:
+    small = _noise(2, (90, 90))
+    paths = [_write(tmp_path / "a.tif", _noise()), _write(tmp_path / "b.tif", small)]
+    for order, hidden in ((paths, ["b.tif"]), (paths[::-1], [])):
+        source = Source("sentinel2", order)
+        source.plan(tiles_of(_city().area, GRID))
+        assert source.facts()["hidden_inputs"] == hidden
+
+
 def test_a_coarse_file_keeps_its_own_resolution(tmp_path: Path) -> None:
     coarse = _noise(1, (54, 60))
     path = _write(tmp_path / "a.tif", coarse, transform=from_origin(LEFT, TOP, 100, 100))

@@ -31,6 +31,8 @@ FORMAT = "NAME=FILE[:COLUMN[/km2]][@RADIUSm]"
 QUADRANT_SEGMENTS = 32
 """A circle is a polygon of 128 corners: its area falls 0.04 % short of πr²."""
 
+LARGEST_RADIUS_M = 50_000
+
 LEAST_VALID = 0.5
 """Share of a tile's area that a raster's valid pixels must cover for the tile to have a value."""
 
@@ -126,6 +128,10 @@ def _parse_radius(text: str) -> float:
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)m", text)
     if match is None or not 0 < float(match[1]) < np.inf:
         raise UsageError(f"radius '@{text}' is not a length above 0 in metres, e.g. @640m")
+    if float(match[1]) > LARGEST_RADIUS_M:
+        raise UsageError(
+            f"radius '@{text}' is larger than a city: give at most {LARGEST_RADIUS_M:,}, in metres"
+        )
     return float(match[1])
 
 

@@ -38,7 +38,7 @@ def render(summary: dict[str, Any]) -> None:
 
 LEFT_OUT = {
     "outside": "outside the city",
-    "without_coordinates": "without coordinates",
+    "without_coordinates": "without coordinates in range",
     "broken": "broken",
     "metadata_only": "with metadata tags only",
 }

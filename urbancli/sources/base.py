@@ -15,6 +15,8 @@ from urbancli.errors import UrbanError
 from urbancli.grid import Block, Grid, Places
 from urbancli.workspace import sha256
 
+SHAPEFILE_SUFFIXES = (".dbf", ".shx", ".prj", ".cpg")
+
 
 class Source(ABC):
     """Brings one layer of one city.
@@ -58,11 +60,21 @@ class Source(ABC):
 def pin(path: Path) -> dict[str, Any]:
     """Return what a lock keeps of a local file: its name, size and checksum, no absolute path.
 
+    Of a shapefile the files beside it that hold attributes, index and CRS belong to it.
+
     Raises:
         UrbanError: there is no such file.
     """
     if not path.is_file():
         raise UrbanError(f"no file {path}: check the path")
+    pinned = _pin_one(path)
+    if path.suffix.lower() == ".shp":
+        beside = [path.with_suffix(suffix) for suffix in SHAPEFILE_SUFFIXES]
+        return {**pinned, "beside": [_pin_one(each) for each in beside if each.is_file()]}
+    return pinned
+
+
+def _pin_one(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 

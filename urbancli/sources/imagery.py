@@ -30,8 +30,9 @@ SATELLITE_WINDOW_M = 2560.0
 class Source(base.Source):
     """Local raster files as one imagery layer.
 
-    Where several files cover a pixel the first valid one wins. Bilinear resampling; a file whose
-    grid is already the tiles' grid comes through unchanged.
+    Where several files cover a pixel the first valid one wins. An alpha band is the mask, but of
+    NAIP's R, G, B, NIR all are samples, whatever the fourth is tagged. Bilinear resampling; a file
+    whose grid is already the tiles' grid comes through unchanged.
     """
 
     schema = PIXEL_SCHEMA
@@ -49,18 +50,21 @@ class Source(base.Source):
         self._pixel_m = 0.0
         self._native_m = 0.0
         self._datasets: list[Any] = []
+        self._hidden: list[str] = []
 
     def plan(self, places: Places) -> dict[str, Any]:
         """Open the files, check that they agree, and choose the pixel size."""
         inputs = [base.pin(path) for path in self.paths]
-        self._datasets = [_open(path) for path in self.paths]
+        self._datasets = [_open_layer(path, self.layer) for path in self.paths]
         self._check_alike()
         grid = base.places_grid(places)
         self._native_m = min(
             math.sqrt(math.prod(_pixel_sides_m(dataset, grid.epsg))) for dataset in self._datasets
         )
         self._pixel_m = pixel_size(self.layer, self._native_m, grid.tile_m)
-        seen = shapely.union_all([_bounds_lonlat(dataset) for dataset in self._datasets])
+        boxes = [_bounds_lonlat(dataset) for dataset in self._datasets]
+        self._check_mosaic(boxes)
+        seen = shapely.union_all(boxes)
         if not shapely.intersects(grid.project_geometry(seen), places.boxes()).any():
             west, south, east, north = seen.bounds
             raise UrbanError(
@@ -113,13 +117,36 @@ class Source(base.Source):
         return table.take(pa.array(hilbert_order(boxes)))
 
     def facts(self) -> dict[str, Any]:
-        """Return bands, dtype and pixel size."""
+        """Return bands, dtype, pixel size, the band read as mask, and files under earlier ones."""
+        masks = set(self._datasets[0].indexes) - set(_samples(self._datasets[0]))
         return {
             "bands": self._bands,
             "dtype": self._dtype.name,
             "pixel_m": self._pixel_m,
             "native_m": round(self._native_m, 3),
+            "mask_band": min(masks, default=None),
+            "hidden_inputs": self._hidden,
         }
+
+    def _check_mosaic(self, boxes: Sequence[BaseGeometry]) -> None:
+        """Note files that lie wholly under earlier ones; refuse bands that came as files.
+
+        Args:
+            boxes: what each file covers, EPSG:4326.
+        """
+        self._hidden = []
+        half_pixel = self._native_m / 2 / 111_000  # degrees; edges in other CRS are chords
+        wider = shapely.buffer(boxes, half_pixel)
+        for index, box in enumerate(boxes):
+            same = shapely.covers(wider[index], boxes[:index]) & shapely.covers(wider[:index], box)
+            if len(self._bands) == 1 and same.any():
+                raise UrbanError(
+                    f"{self.paths[index].name} covers the same box as an earlier file of one band: "
+                    "several files are one mosaic; stack bands first, with `gdalbuildvrt "
+                    "-separate stack.vrt FILES` or `rio stack`"
+                )
+            if index and shapely.union_all(wider[:index]).covers(box):
+                self._hidden.append(self.paths[index].name)
 
     def _check_alike(self) -> None:
         first = self._datasets[0]
@@ -186,6 +213,22 @@ def _open(path: Path) -> Any:
         dataset.close()
         raise UrbanError(f"{path} has no CRS: write one, e.g. `rio edit-info --crs EPSG:32643`")
     return dataset
+
+
+def _open_layer(path: Path, layer: str) -> Any:
+    """Open a raster; the fourth band of NAIP is near infrared, though its files say alpha."""
+    import rasterio
+    from rasterio.enums import ColorInterp
+    from rasterio.io import MemoryFile
+    from rasterio.shutil import copy
+
+    dataset = _open(path)
+    if layer != "naip" or dataset.count != 4 or dataset.colorinterp[3] != ColorInterp.alpha:
+        return dataset
+    with dataset, MemoryFile(ext=".vrt") as memory:
+        copy(dataset, memory.name, driver="VRT")
+        document = memory.read().decode()
+    return rasterio.open(document.replace("<ColorInterp>Alpha<", "<ColorInterp>Undefined<"))
 
 
 def _samples(dataset: Any) -> list[int]:
