@@ -20,6 +20,8 @@ TRAIN = ("train", "--method", "urbanfusion")
         ((*TRAIN, "--device", "gpu"), "unknown device"),
         ((*TRAIN, "--precision", "bf61"), "did you mean bf16"),
         ((*TRAIN, "--seed", str(1 << 63)), "from 0 to 2**63 - 1"),
+        ((*TRAIN, "--city", "!"), "'!' names no city"),
+        (("embed", "--run", "."), "unknown run '.'"),
         ((*TRAIN, "--set", "epochs=0"), "epochs is at least 1"),
         ((*TRAIN, "--set", "lr=nan"), "lr is a finite number"),
     ],

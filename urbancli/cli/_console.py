@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from urbancli.errors import UsageError
+
 if TYPE_CHECKING:
     from urbancli.workspace import Workspace
 
@@ -19,6 +21,19 @@ def workspace_of(context: typer.Context) -> "Workspace":
     from urbancli.workspace import Workspace
 
     return Workspace(Path(context.obj))
+
+
+def city_key(name: str) -> str:
+    """Return the key of a city as a person may spell it.
+
+    Raises:
+        UsageError: nothing of it can be a name.
+    """
+    from urbancli.city import slug
+
+    if key := slug(name):
+        return key
+    raise UsageError(f"'{name}' names no city: use letters or digits")
 
 
 def say(message: str) -> None:

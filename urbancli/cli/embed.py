@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urbancli.cli._console import say, workspace_of
+from urbancli.cli._console import city_key, say, workspace_of
 from urbancli.errors import UrbanError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def command(
     out: Annotated[Path, typer.Option(help="GeoParquet to write.")] = Path("embeddings.parquet"),
 ) -> None:
     """Embed places with a trained run and write them as GeoParquet."""
-    from urbancli.city import slug
     from urbancli.embeddings import write_embeddings
     from urbancli.layers import expand_modalities, open_city
     from urbancli.runs import open_run
@@ -42,7 +41,7 @@ def command(
     workspace = workspace_of(context)
     _check_out(out, workspace, places)
     opened = open_run(workspace, run)
-    layers = open_city(workspace, opened.city if city is None else slug(city))
+    layers = open_city(workspace, opened.city if city is None else city_key(city))
     tiles = layers.tiles()
     wanted = tiles if places is None else _read_points(places, layers.grid)
     dropped = expand_modalities(drop or ())

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+from urbancli.cli._console import city_key, print_json, progress_bar, say, workspace_of
 from urbancli.errors import UsageError
 
 
@@ -36,7 +36,6 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the runs as JSON.")] = False,
 ) -> None:
     """Train a method on each fetched city and embed its tiles."""
-    from urbancli.city import slug
     from urbancli.layers import expand_modalities, open_city
     from urbancli.runs import RunOptions, create_run, parse_hold_out
 
@@ -51,7 +50,7 @@ def command(
         hold_out=None if hold_out_split is None else parse_hold_out(hold_out_split),
     )
     workspace = workspace_of(context)
-    cities = list(dict.fromkeys(map(slug, city))) if city else workspace.cities()
+    cities = list(dict.fromkeys(map(city_key, city))) if city else workspace.cities()
     if not cities:
         raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
     if not city:

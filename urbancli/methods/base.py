@@ -23,6 +23,9 @@ from urbancli.tokens import Batch, Tokens
 PRESETS = ("paper", "small")
 """`paper`: as published; `small`: for the demo and CI, never called a reproduction."""
 
+LARGEST_RATE = 1e3
+"""Bound of learning rate and weight decay: far beyond any that trains, within float32."""
+
 Representations = dict[str, Tensor]
 """Named tensors whose first axis is the batch."""
 
@@ -51,9 +54,9 @@ def check_training(config: Any) -> None:
     """
     check_range("epochs", config.epochs, "at least 1", config.epochs >= 1)
     check_range("batch_size", config.batch_size, "at least 2", config.batch_size >= 2)
-    check_range("lr", config.lr, "above 0", 0 < config.lr < math.inf)
-    decay = config.weight_decay
-    check_range("weight_decay", decay, "at least 0", 0 <= decay < math.inf)
+    lr, decay = config.lr, config.weight_decay
+    check_range("lr", lr, f"above 0 and at most {LARGEST_RATE:g}", 0 < lr <= LARGEST_RATE)
+    check_range("weight_decay", decay, f"0 to {LARGEST_RATE:g}", 0 <= decay <= LARGEST_RATE)
     check_range("warmup", config.warmup, "at least 0 and below 1", 0 <= config.warmup < 1)
 
 
@@ -237,6 +240,7 @@ def configure(config_class: Any, preset: str, overrides: Sequence[str] = ()) -> 
     fields = [field.name for field in dataclasses.fields(config_class)]
     changes = {}
     for override in overrides:
+        override = " ".join(override.split())
         key, equals, text = (part.strip() for part in override.partition("="))
         if not equals:
             raise UsageError(

@@ -92,8 +92,8 @@ class Config:
             value = getattr(self, name)
             check_range(name, value, f"from 1 to {WIDEST}", 1 <= value <= WIDEST)
         sigmas = self.capsule_sigmas
-        check_range("capsule_sigmas", sigmas, "one or more numbers above 0",
-                    bool(sigmas) and all(0 < sigma < math.inf for sigma in sigmas))  # fmt: skip
+        check_range("capsule_sigmas", sigmas, "one or more numbers above 0 and at most 1e6",
+                    bool(sigmas) and all(0 < sigma <= 1e6 for sigma in sigmas))  # fmt: skip
         if self.width % self.heads:
             raise UsageError(f"width={self.width} is not a multiple of heads={self.heads}")
         weight, coolest = self.reconstruction_weight, 1 / LARGEST_SCALE

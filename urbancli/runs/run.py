@@ -211,7 +211,7 @@ def open_run(workspace: Workspace, name: str) -> Run:
     """
     folder = workspace.run_dir(name)
     if name not in workspace.runs():
-        if name and folder.is_dir():
+        if name and name == folder.name and folder.is_dir():
             raise UsageError(f"run '{name}' is not finished: give its `urban train` again")
         raise unknown("run", name, workspace.runs())
     facts = read_json(folder / "run.json")
