@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from urbancli.city import City, box_area
+from urbancli.encoders import pois
 from urbancli.errors import UrbanError
 from urbancli.fetching import fetch
 from urbancli.labels.files import parse_label
@@ -219,3 +221,26 @@ def test_state_that_lacks_something_is_one_line(
     (workspace.city_dir("town") / name).unlink()
     _fetch(workspace, Source(points))
     assert open_city(workspace, "town").checksum("pois")
+
+
+def test_tokens_at_the_edge_do_not_depend_on_the_area(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    spots = [(50.001 + i / 2000, 9.001 + j / 2000, i * j) for i in range(40) for j in range(40)]
+    rows = [f"{lat},{lon},{'cafe' if n % 3 else 'bar'},p{n}" for lat, lon, n in spots]
+    path.write_text("\n".join(["lat,lon,category,name", *rows]))
+    small, large = (9.008, 50.006, 9.013, 50.010), (9.0, 50.0, 9.03, 50.03)
+    tokens = {}
+    for name, box in (("small", small), ("large", large)):
+        folder = Workspace(workspace.root / name)
+        facts = _fetch(folder, Source(path), city=_city(box))["layers"]["pois"]
+        assert facts["kept"] + facts["outside"] == facts["counted"] == 1600
+        city = open_city(folder, "town")
+        table = city.entities("pois")
+        empty = sum(not ids for ids in table.column("places").to_pylist())
+        assert empty == facts["halo"] and facts["kept"] == facts["rows_in_file"]
+        places = open_city(Workspace(workspace.root / "small"), "town").tiles()
+        assert facts["halo"] > 100 or name == "large"
+        encoded = pois.Encoder().encode(city, "pois", places, {})
+        assert encoded.present.all()
+        tokens[name] = encoded.values
+    np.testing.assert_allclose(tokens["small"], tokens["large"], atol=1e-6)

@@ -64,7 +64,7 @@ ENTITY_SCHEMA = pa.schema(
     ]
 )
 """`entity_id` is `node/1`, `way/1`, `relation/1` or `poi/1`; `members` of relations, with roles;
-`places` are the ids of the tiles the geometry touches."""
+`places` are the ids of the tiles the geometry touches, none for those of the halo."""
 
 POI_KEYS = (
     "amenity", "shop", "tourism", "leisure", "office", "healthcare", "craft", "historic",

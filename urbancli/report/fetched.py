@@ -45,6 +45,7 @@ LEFT_OUT = {
 """Keys of a layer's facts that count what did not come in."""
 
 CHANGED = {
+    "halo": "within 1.2 km of the tiles",
     "incomplete": "incomplete relations kept",
     "repaired": "repaired",
     "broken_tags": "bad tags",

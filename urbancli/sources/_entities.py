@@ -25,6 +25,10 @@ from urbancli.workspace import Geometries, geo_table
 CANDIDATES = 2_000_000
 """Pairs of entity and tile tested at a time: bounds the memory."""
 
+HALO_M = 1130.0
+"""How far beyond the tiles entities are kept, metres: as far as the widest window of an encoder
+(2,560 m) reaches beyond a tile, so that a window at the edge does not depend on the area."""
+
 LISTED = 20
 """How many ids a fact lists beside its count."""
 
@@ -81,6 +85,9 @@ class EntitySource(Source):
         table = join_tiles(entities, places)
         if not table.num_rows:
             raise UrbanError(f"{self.path} misses the city: {_whereabouts(entities, places)}")
+        around = join_halo(entities, table, places)
+        tiles_with_any = len(pc.unique(pc.list_flatten(table.column("places"))))
+        table = pa.concat_tables([table, around])
         blocks = table.column("block").to_numpy(zero_copy_only=False).astype(str)
         order = np.argsort(blocks, kind="stable")
         names, starts, counts = np.unique(blocks[order], return_index=True, return_counts=True)
@@ -93,17 +100,22 @@ class EntitySource(Source):
             **facts,
             "kept": table.num_rows,
             "outside": len(entities) - table.num_rows,
+            "halo": around.num_rows,
             "tiles": len(places),
-            "tiles_with_any": len(pc.unique(pc.list_flatten(table.column("places")))),
+            "tiles_with_any": tiles_with_any,
         }
-        return {"inputs": [pinned]}
+        return {"inputs": [pinned], "halo_m": HALO_M}
 
     def blocks(self, places: Places) -> list[Block]:
-        """Return the blocks of the city's tiles."""
-        return places_grid(places).blocks(places.cells)
+        """Return the blocks of the city's tiles and of the halo around them."""
+        grid = places_grid(places)
+        return grid.blocks(grid.halo(places.cells, HALO_M))
 
     def read(self, block: Block) -> pa.Table:
-        """Return the entities of one block in the order of the file's ids; after `plan`."""
+        """Return the entities of one block, those of the halo last; after `plan`.
+
+        Those of the halo touch no tile of the city: their `places` is empty.
+        """
         if not self._rows:
             raise RuntimeError("read before plan")
         start, count = self._rows.get(block.block_id, (0, 0))
@@ -176,6 +188,34 @@ def join_tiles(entities: Entities, places: Places) -> pa.Table:
     }
     table = geo_table(columns, entities.geometry[index])
     return table.select(ENTITY_SCHEMA.names).cast(ENTITY_SCHEMA)
+
+
+def join_halo(entities: Entities, joined: pa.Table, places: Places) -> pa.Table:
+    """Return the entities that touch no tile, but one within `HALO_M` of them; `places` is empty.
+
+    Args:
+        entities: what was joined.
+        joined: those that touch a tile, from `join_tiles`.
+        places: the tiles.
+    """
+    grid = places.grid
+    cells = grid.halo(places.cells, HALO_M)
+    x, y = ((cells + 0.5) * grid.tile_m).T
+    ids = np.array([grid.tile_id(int(c), int(r)) for c, r in cells], dtype=object)
+    wider = Places(grid, ids, "tile", x, y, np.ones(len(cells)))
+    inside = set(joined.column("entity_id").to_pylist())
+    near = np.flatnonzero(_near(entities.geometry, wider)).tolist()
+    index = np.array([i for i in near if entities.entity_id[i] not in inside], dtype=np.int64)
+    rest = Entities(
+        [entities.entity_id[i] for i in index],
+        [entities.tags[i] for i in index],
+        [entities.members[i] for i in index],
+        entities.geometry[index],
+    )
+    table = join_tiles(rest, wider)
+    column = table.schema.get_field_index("places")
+    none = pa.array([[]] * table.num_rows, ENTITY_SCHEMA.field("places").type)
+    return table.set_column(column, ENTITY_SCHEMA.field("places"), none)
 
 
 def _near(geometry: Geometries, places: Places) -> npt.NDArray[np.bool_]:

@@ -77,7 +77,7 @@ class Source(base.Source):
             "pixel_m": self._pixel_m,
             "resampling": "bilinear",
             "halo_m": SATELLITE_WINDOW_M / 2,
-            "version": 1,
+            "version": 2,
         }
 
     def blocks(self, places: Places) -> list[Block]:
