@@ -1,6 +1,5 @@
 """Runs: whole or not there, the same bytes again, held-out places unseen, any place embedded."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,108 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from run_inputs import BOTH, CORNER, GRID, checksums, make_city, options, some_tiles
 
 from urbancli.embeddings import read_embeddings
 from urbancli.errors import UrbanError, UsageError
-from urbancli.grid import Grid, Places, point_places
-from urbancli.layers import ENTITY_SCHEMA, CityLayers, open_city
+from urbancli.grid import Places, point_places
+from urbancli.layers import open_city
 from urbancli.runs import RunOptions, create_run, held_out_places, open_run, parse_hold_out
-from urbancli.training import read_tensors, write_tensors
 from urbancli.workspace import (
     Workspace,
     geo_table,
     sha256,
-    write_json,
-    write_manifest,
     write_table,
 )
-
-GRID = Grid(32643)
-BOTH = ("sentinel2", "pois")
-CORNER = np.array([2333, 10550])
-SIDE = 8
-TINY = (
-    "width=16", "heads=2", "capsule_frequencies=4", "capsule_width=8", "contrastive_width=8",
-    "epochs=3", "batch_size=20",
-)  # fmt: skip
-
-
-def some_tiles(corner: np.ndarray = CORNER) -> Places:
-    steps = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij"), axis=-1)
-    cells = corner + steps.reshape(-1, 2)
-    ids = np.array([GRID.tile_id(int(c), int(r)) for c, r in cells], dtype=object)
-    x, y = ((cells + 0.5) * GRID.tile_m).T
-    return Places(GRID, ids, "tile", x, y, np.ones(len(cells)))
-
-
-def write_pixels(city_dir: Path, places: Places, seed: int, changed: np.ndarray) -> Path:
-    """Two bands at 30 m; the last tile is invalid; tiles in `changed` hold other samples."""
-    rng = np.random.default_rng(seed)
-    samples = rng.integers(0, 3000, (len(places), 2, 10, 10)).astype("<u2")
-    samples[:, 0] += (np.arange(len(places)) * 40).astype("<u2")[:, None, None]
-    samples[changed] = 9000 - samples[changed]
-    known = [1.0] * (len(places) - 1) + [0.0]
-    columns = {
-        "place_id": pa.array(places.place_id.tolist()),
-        "block": pa.array([""] * len(places)),
-        "valid_fraction": pa.array(known),
-        "pixels": pa.array([tile.tobytes() for tile in samples], pa.binary()),
-        "valid": pa.array([b""] * len(places), pa.binary()),
-    }
-    shapes = GRID.unproject_geometry(places.boxes())
-    path = city_dir / "layers" / "sentinel2.parquet"
-    facts = {"bands": ["red", "nir"], "dtype": "uint16", "pixel_m": 30.0}
-    write_table(path, geo_table(columns, shapes), facts)
-    return path
-
-
-def write_pois(city_dir: Path, places: Places, seed: int, changed: np.ndarray) -> Path:
-    """Three POIs a tile, its first kinds by the tile's column; others where `changed`."""
-    rng = np.random.default_rng(seed)
-    spots = np.repeat(np.column_stack([places.x, places.y]), 3, axis=0)
-    spots += rng.uniform(-140, 140, spots.shape)
-    kinds = ["cafe", "school", "bank", "pub"]
-    rows = []
-    for number, (x, y) in enumerate(spots):
-        kind = kinds[(number // 3 // SIDE + number) % 4]
-        tags = [("amenity", "prison" if changed[number // 3] else kind), ("name", f"at {number}")]
-        lon, lat = GRID.unproject(x, y)
-        point = shapely.Point(float(lon), float(lat))
-        box = dict(zip(("xmin", "ymin", "xmax", "ymax"), point.bounds, strict=True))
-        rows.append({
-            "entity_id": f"node/{number}", "tags": tags, "members": [], "places": [], "block": "",
-            "bbox": box, "geometry": shapely.to_wkb(point),
-        })  # fmt: skip
-    path = city_dir / "layers" / "pois.parquet"
-    write_table(path, pa.Table.from_pylist(rows, schema=ENTITY_SCHEMA), {})
-    return path
-
-
-def make_city(
-    workspace: Workspace,
-    key: str = "tinytown",
-    layers: tuple[str, ...] = ("pois",),
-    changed: np.ndarray | None = None,
-    places: Places | None = None,
-) -> CityLayers:
-    places = some_tiles() if places is None else places
-    folder = workspace.city_dir(key)
-    write_table(workspace.places_file(key), places.to_table(), {})
-    changed = np.zeros(len(places), dtype=bool) if changed is None else changed
-    writers = {"sentinel2": write_pixels, "pois": write_pois}
-    files = [writers[name](folder, places, 0, changed) for name in layers]
-    city = {"epsg": GRID.epsg, "tile_m": GRID.tile_m}
-    write_json(workspace.lock_file(key), {"city": city})
-    write_manifest(folder, [workspace.places_file(key), *files])
-    return open_city(workspace, key)
-
-
-def options(*overrides: str, **changes: Any) -> RunOptions:
-    return RunOptions(**{"overrides": (*TINY, *overrides), "checkpoint_s": 0.0, **changes})
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in folder.iterdir() if path.name != "cost.json"}
 
 
 @pytest.fixture
@@ -421,165 +331,3 @@ def test_the_untrained_method_is_the_one_before_the_first_step(
     assert present.all()
     assert np.array_equal(untrained, none.embed(city, city.tiles())[0])
     assert not np.array_equal(untrained, run.embed(city, city.tiles())[0])
-
-
-# --- methods and mistakes ----------------------------------------------------------------------
-
-MINE = """
-from dataclasses import dataclass
-from urbancli.methods import urbanfusion
-
-@dataclass(frozen=True)
-class Config(urbanfusion.Config):
-    epochs: int = 1
-
-    @classmethod
-    def preset(cls, name):
-        return cls(width=8, heads=2, capsule_width=8, contrastive_width=4)
-
-class Method(urbanfusion.Method):
-    inputs = ("coords",)
-"""
-
-
-def test_a_users_own_method_travels_with_its_run(workspace: Workspace, tmp_path: Path) -> None:
-    city = make_city(workspace)
-    mine = tmp_path / "mine.py"
-    mine.write_text(MINE)
-    run = create_run(workspace, city, str(mine), RunOptions())
-    version = sha256(mine)[:8]
-    assert run.name == f"mine-{version}-tinytown-small-s0" and run.method == f"./mine-{version}"
-    assert run.modalities == ("coords",) and list(run.tokens(city, city.tiles())) == ["coords"]
-    mine.unlink()
-    values, _ = open_run(workspace, run.name).embed(city, city.tiles())
-    assert values.shape == (64, 8)
-
-
-def test_files_of_one_name_have_runs_of_their_own(workspace: Workspace, tmp_path: Path) -> None:
-    city = make_city(workspace)
-    runs = []
-    for number, name in enumerate(("urbanfusion.py", "a/mine.py", "b/mine.py")):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(MINE.replace("width=8,", f"width={8 + 2 * number},"))
-        runs.append(create_run(workspace, city, str(path), RunOptions()))
-    runs.append(create_run(workspace, city, "urbanfusion", options()))
-    assert len({run.name for run in runs}) == len({run.method for run in runs}) == 4
-    assert runs[0].method.startswith("./urbanfusion-") and runs[3].method == "urbanfusion"
-    reopened = [open_run(workspace, run.name) for run in runs]
-    widths = [run.embed(city, city.tiles())[0].shape[1] for run in reopened]
-    assert widths == [8, 10, 12, 16]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (MINE + "\nclass Method(:\n", r"mine\.py:16: SyntaxError: .*mend the file"),
-        ("import nowhere_at_all\n", r"mine\.py:1: ModuleNotFoundError: .*nowhere_at_all"),
-        ("x = 1\n\nx.y\n", r"mine\.py:3: AttributeError"),
-        ("raise SystemExit\n", r"mine\.py:1: SystemExit"),
-        ("", r"mine\.py defines no class Method that extends"),
-        ("class Method: ...\n", "defines no class Method that extends"),
-        (MINE.replace("class Config", "class Other"), "defines no dataclass Config"),
-        (MINE.replace("(urbanfusion.Method)", "(urbanfusion.BaseMethod)"), r"lacks stages\(\)"),
-    ],
-)  # fmt: skip
-def test_a_users_broken_method_is_told_with_its_line(
-    text: str, message: str, workspace: Workspace, tmp_path: Path
-) -> None:
-    mine = tmp_path / "mine.py"
-    mine.write_text(text)
-    with pytest.raises(UsageError, match=message) as error:
-        create_run(workspace, make_city(workspace), str(mine), RunOptions())
-    assert "\n" not in str(error.value)
-
-
-def test_weights_of_other_code_are_refused(workspace: Workspace) -> None:
-    """A parameter that the file lacks must not stay random, a Config not be guessed."""
-    city = make_city(workspace)
-    run = create_run(workspace, city, "urbanfusion", options("epochs=1"))
-    _, tensors = read_tensors(run.folder / "model.safetensors")
-    del tensors["position"]
-    write_tensors(run.folder / "model.safetensors", tensors, {})
-    with pytest.raises(UrbanError, match="trained with other code"):
-        run.embed(city, city.tiles())
-    write_json(run.folder / "config.json", {"config": {**run.facts["config"], "gone": 1}})
-    with pytest.raises(UrbanError, match="Config has other fields"):
-        run.embed_untrained(city, city.tiles())
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("name", "spoil", "opens", "fault"),
-    [
-        ("model.safetensors", Path.unlink, False, "model.safetensors is missing"),
-        ("model.safetensors", flip, False, "model.safetensors has changed"),
-        ("encoders.safetensors", flip, False, "encoders.safetensors has changed"),
-        ("prepared.safetensors", flip, False, "prepared.safetensors has changed"),
-        ("config.json", Path.unlink, False, "config.json is missing"),
-        ("cost.json", Path.unlink, False, "cost.json is missing or broken"),
-        ("curves.parquet", Path.unlink, False, "curves.parquet is missing"),
-        ("embeddings.parquet", flip, True, "embeddings.parquet has changed"),
-        ("run.json", flip, False, "has a broken run.json"),
-        ("run.json", lambda p: write_json(p, {}), False, "other settings, code or data"),
-    ],
-)
-def test_a_spoilt_run_is_refused_and_made_anew(
-    name: str, spoil: Any, opens: bool, fault: str, workspace: Workspace
-) -> None:
-    city, chosen = make_city(workspace), options("epochs=1")
-    run = create_run(workspace, city, "urbanfusion", chosen)
-    whole = checksums(run.folder)
-    spoil(run.folder / name)
-    if opens:
-        open_run(workspace, run.name)
-    else:
-        with pytest.raises(UrbanError) as error:
-            open_run(workspace, run.name)
-        assert "\n" not in str(error.value) and "again" in str(error.value)
-    said: list[str] = []
-    create_run(workspace, city, "urbanfusion", chosen, say=said.append)
-    assert len(said) == 1 and fault in said[0] and said[0].endswith("training it anew")
-    assert checksums(run.folder) == whole
-
-
-def test_mistakes_are_said_in_one_line(workspace: Workspace) -> None:
-    city = make_city(workspace)
-    for chosen, message in (
-        (options(without=("pois",)), "at least two modalities"),
-        (options("epoch=3"), "unknown parameter 'epoch': did you mean epochs"),
-        (options(without=("satelite",)), "unknown modality 'satelite': did you mean satellite"),
-        (options("epochs=0"), "epochs is at least 1"),
-        (options(without=("satellite", "pois", "coords")), "urbanfusion reads some modality"),
-    ):
-        with pytest.raises(UrbanError, match=message) as error:
-            create_run(workspace, city, "urbanfusion", chosen)
-        assert "\n" not in str(error.value)
-    with pytest.raises(UsageError, match="unknown method 'urbanfushion': did you mean urbanfusion"):
-        create_run(workspace, city, "urbanfushion", options())
-    for wrong, message in (
-        ({"seed": 1 << 63}, r"from 0 to 2\*\*63"),
-        ({"device": "gpu"}, "unknown device"),
-        ({"precision": "bf61"}, "did you mean bf16"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            options(**wrong)
-    create_run(workspace, city, "urbanfusion", options("epochs=1", seed=(1 << 63) - 1))
-    (made,) = workspace.runs()
-    shutil.rmtree(workspace.run_dir(made))
-    with pytest.raises(UsageError, match="unknown run 'x'"):
-        open_run(workspace, "x")
-    assert workspace.runs() == []
-
-
-def test_a_finished_run_can_be_read_without_us(workspace: Workspace) -> None:
-    run = create_run(workspace, make_city(workspace), "urbanfusion", options())
-    for path in run.folder.glob("*.json"):
-        assert json.loads(path.read_text())["schema_version"] == 1
-    for path in run.folder.glob("*.parquet"):
-        assert pq.read_table(path).num_rows > 0
