@@ -28,12 +28,6 @@ class ServiceError(UrbanError):
     exit_code = 4
 
 
-class NoLabelError(UrbanError):
-    """A task has no open label here. Exit code 6."""
-
-    exit_code = 6
-
-
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     """Return the error for a name that is not among its choices, with the near misses.
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import shapely
 
 from urbancli.errors import UrbanError, UsageError, unknown
-from urbancli.grid import Block, Grid, Places, places_from_table
+from urbancli.grid import Grid, Places, places_from_table
 from urbancli.workspace import BBOX_TYPE, Workspace, geometries, open_parquet, read_json, read_table
 
 NOMINAL_PIXEL_M = {"sentinel2": 10.0, "naip": 0.6, "sentinel1": 10.0}
@@ -392,8 +392,3 @@ def listed_files(workspace: Workspace, key: str) -> dict[str, dict[str, Any]]:
             f"`urban fetch --city {key}` again"
         )
     return dict(files or {})
-
-
-def block_rows(block: Block, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Return rows as the table of one block."""
-    return pa.Table.from_pylist([{**row, "block": block.block_id} for row in rows], schema=schema)

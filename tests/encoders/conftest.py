@@ -17,7 +17,6 @@ from urbancli.layers import (
     ENTITY_SCHEMA,
     PIXEL_SCHEMA,
     CityLayers,
-    block_rows,
     open_city,
     pack_valid,
 )
@@ -138,7 +137,8 @@ class Builder:
                 )
             )
         ]
-        table = block_rows(GRID.block_of(WEST, SOUTH), rows, ENTITY_SCHEMA)
+        block = GRID.block_of(WEST, SOUTH).block_id
+        table = pa.Table.from_pylist([{**row, "block": block} for row in rows], ENTITY_SCHEMA)
         write_table(self.workspace.layer_file(self.key, layer), table, {})
 
     def cells(self) -> npt.NDArray[np.int64]:
