@@ -1,5 +1,7 @@
 """Every command on the example town: results, files that other tools open, idempotence."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import geopandas as gpd
@@ -136,3 +138,19 @@ def test_every_file_passes_gpio_and_opens_elsewhere(town: Town, tmp_path: Path) 
         ).fetchone()
         assert count == len(frame) and kinds >= 1, path
         assert gpio_check(path, home) == "", path
+
+
+def test_a_run_named_twice_is_scored_once(town: Town, urban: Urban) -> None:
+    twice = ["--run", _run_name(town)] * 2 + ["--city", "Synthetic Town"] * 2
+    rows = urban("-w", town.workspace, "bench", *twice, "--json").json()["rows"]
+    keys = [(row["method"], row["run"], row["task"]) for row in rows]
+    assert len(keys) == len(set(keys))
+
+
+def test_small_manners(urban: Urban, tmp_path: Path) -> None:
+    alone = urban()
+    assert (alone.code, alone.err) == (2, "") and "Usage" in alone.out
+    assert urban("-w", tmp_path, "list", "runs").out == ""
+    script = f"{sys.executable} -m urbancli list cities | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "amsterdam\n", "")

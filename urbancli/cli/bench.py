@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+from urbancli.cli._console import city_key, print_json, progress_bar, say, workspace_of
 from urbancli.errors import UsageError
 
 
@@ -26,10 +26,9 @@ def command(
 ) -> None:
     """Score every run and the controls on every label of the fetched cities."""
     from urbancli.bench.run import BenchOptions, bench, write_splits
-    from urbancli.city import slug
 
     workspace = workspace_of(context)
-    cities = [slug(name) for name in city or []] or workspace.cities()
+    cities = list(dict.fromkeys(map(city_key, city))) if city else workspace.cities()
     if not cities:
         raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
     if splits:

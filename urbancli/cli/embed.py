@@ -42,10 +42,9 @@ def command(
     _check_out(out, workspace, places)
     opened = open_run(workspace, run)
     layers = open_city(workspace, opened.city if city is None else city_key(city))
-    tiles = layers.tiles()
-    wanted = tiles if places is None else _read_points(places, layers.grid)
+    wanted = layers.tiles() if places is None else _read_points(places, layers.grid)
     dropped = expand_modalities(drop or ())
-    _warn(opened, layers, tiles, wanted)
+    _warn(opened, layers, wanted)
     values, present = opened.embed(layers, wanted, dropped)
     facts = {"run": run, "city": layers.key, "drop": dropped, "preset": opened.preset}
     facts |= {"missing": list(opened.missing(layers))}
@@ -83,7 +82,7 @@ def _check_out(out: Path, workspace: "Workspace", places: Path | None) -> None:
         raise UsageError(f"--out {out} exists and is no file of embeddings: give another name")
 
 
-def _warn(run: "Run", layers: "CityLayers", tiles: "Places", wanted: "Places") -> None:
+def _warn(run: "Run", layers: "CityLayers", wanted: "Places") -> None:
     """Say in a line each what makes these embeddings other than those of the run's own tiles."""
     if clause := run.mismatch(layers):
         say(
@@ -92,9 +91,7 @@ def _warn(run: "Run", layers: "CityLayers", tiles: "Places", wanted: "Places") -
         )
     if missing := run.missing(layers):
         say(f"'{layers.key}' has no {', '.join(missing)}: treated as dropped")
-    fetched = set(map(tuple, tiles.cells.tolist()))
-    outside = sum(tuple(cell) not in fetched for cell in wanted.cells.tolist())
-    if outside:
+    if outside := int((~layers.holds(wanted)).sum()):
         say(
             f"{outside:,} of {len(wanted):,} places lie outside the fetched tiles of "
             f"'{layers.key}', where only coordinates are known"

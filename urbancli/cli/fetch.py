@@ -18,7 +18,9 @@ def command(
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the outline.")] = None,
     imagery: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER=FILE", help="Raster as sentinel2, naip or sentinel1."),
+        typer.Option(
+            metavar="LAYER=FILE", help="Raster as sentinel2, naip or sentinel1; repeatable."
+        ),
     ] = None,
     osm: Annotated[
         Path | None, typer.Option(help="OSM file: .pbf, .osm, .osm.gz, .osm.bz2.")
@@ -28,7 +30,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE[:COLUMN[/km2]][@RADIUSm]",
-            help="Polygons, points or a raster; PREFIX* takes the class of the largest share.",
+            help="Polygons, points or a raster; PREFIX* takes the class of the largest share; "
+            "repeatable.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
