@@ -20,6 +20,19 @@ def duckdb_home(folder: Path) -> Path:
     return folder
 
 
+def rows_elsewhere(path: Path, home: Path) -> tuple[int, int]:
+    """Return the rows that GeoPandas and DuckDB, with its spatial extension, read of a file."""
+    import duckdb
+    import geopandas as gpd
+
+    with duckdb.connect(config={"home_directory": str(home)}) as connection:
+        connection.execute("LOAD spatial")
+        found = connection.execute(
+            "SELECT count(ST_GeometryType(geometry)) FROM read_parquet(?)", [str(path)]
+        ).fetchone()
+    return len(gpd.read_parquet(path)), int(found[0]) if found else 0
+
+
 def gpio_check(path: Path, home: Path) -> str:
     """Return "" where `gpio check all` accepts a file, else what it says."""
     gpio = Path(sys.executable).parent / "gpio"

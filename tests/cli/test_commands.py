@@ -7,7 +7,7 @@ from pathlib import Path
 import geopandas as gpd
 import pytest
 
-from benchmarks._peers import duckdb_home, gpio_check
+from benchmarks._peers import duckdb_home, gpio_check, rows_elsewhere
 from tests.cli.conftest import Town, Urban
 from urbancli.workspace import Workspace, read_json, sha256
 
@@ -123,20 +123,14 @@ def test_list_names_everything(town: Town, urban: Urban) -> None:
 
 
 def test_every_file_passes_gpio_and_opens_elsewhere(town: Town, tmp_path: Path) -> None:
-    duckdb = pytest.importorskip("duckdb", reason="needs the extra `peers`")
+    pytest.importorskip("duckdb", reason="needs the extra `peers`")
     home = duckdb_home(tmp_path)
-    connection = duckdb.connect(config={"home_directory": str(home)})
-    connection.execute("LOAD spatial")
     paths = sorted((town.workspace / "data").rglob("*.parquet"))
     paths += sorted((town.workspace / "runs").rglob("embeddings.parquet"))
     assert len(paths) == 7
     for path in paths:
-        frame = gpd.read_parquet(path)
-        count, kinds = connection.execute(
-            "SELECT count(*), count(DISTINCT ST_GeometryType(geometry)) FROM read_parquet(?)",
-            [str(path)],
-        ).fetchone()
-        assert count == len(frame) and kinds >= 1, path
+        geopandas, duckdb = rows_elsewhere(path, home)
+        assert geopandas == duckdb > 0, path
         assert gpio_check(path, home) == "", path
 
 
