@@ -7,7 +7,7 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from label_inputs import city_tiles, point_file, read, spots, values
+from label_inputs import city_tiles, point_file, polygon_file, read, spots, values
 
 from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Grid, tiles_of
@@ -165,3 +165,30 @@ def test_no_row_is_lost(tmp_path, points, radius_m) -> None:
     assert reaches <= found <= may
     assert facts["outside"] + table.num_rows == facts["rows"] == len(points)
     assert all(values(table)[f"row-{row}"] == row for row in found)
+
+
+def test_points_are_counted_per_tile(tmp_path) -> None:
+    spots = [(10, 10), (20, 299), (310, 10), (299, 299), (-5000, 10), (10, 9e5)]
+    path = point_file(tmp_path / "crimes.csv", spots, kind=list("abcdef"))
+    table, facts = read(f"crime={path}:#")
+    west = [f"32643_300_2380_{10_500 + row}" for row in range(2)]
+    east = "32643_300_2381_10500"
+    counted = values(table)
+    assert (counted[west[0]], counted[west[1]], counted[east]) == (3.0, 0.0, 1.0)
+    assert len(counted) == 16 and sum(counted.values()) == 4
+    assert (facts["unit"], facts["rows"], facts["outside"]) == ("tile", 6, 2)
+
+    per_km2, _ = read(f"crime={path}:#/km2")
+    assert values(per_km2)[west[0]] == pytest.approx(3 / 0.09)
+
+
+def test_counting_wants_points_in_the_city(tmp_path) -> None:
+    far = point_file(tmp_path / "far.csv", [(-9000, -9000)], kind=["a"])
+    with pytest.raises(UrbanError, match="misses the city"):
+        read(f"crime={far}:#")
+    near = point_file(tmp_path / "near.csv", [(10, 10)], kind=["a"])
+    with pytest.raises(UsageError, match="takes no @RADIUSm"):
+        read(f"crime={near}:#@100m")
+    areas = polygon_file(tmp_path / "areas.parquet", people=[1, 2])
+    with pytest.raises(UsageError, match="holds polygons"):
+        read(f"crime={areas}:#")

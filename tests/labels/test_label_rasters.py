@@ -216,6 +216,22 @@ def test_the_band_is_chosen_by_its_number(tmp_path) -> None:
             read(path, places, tail)
 
 
+def test_the_band_is_chosen_by_its_description(tmp_path) -> None:
+    import rasterio
+
+    places = city_tiles(32618)
+    pixels = np.stack([np.full((4, 6), band) for band in (1.0, 2.0)])
+    left, top = places.x.min() - 150, places.y.max() + 150
+    path = write_raster(tmp_path / "r.tif", pixels, left, top, 150, "EPSG:32618")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("density", "age")
+    value, _, facts = read(path, places, ":age")
+    assert (value == 2).all()
+    assert facts["source"]["column"] == "2"
+    with pytest.raises(UsageError, match="1 to 2, or one of density, age"):
+        read(path, places, ":aeg")
+
+
 def test_a_raster_that_cannot_be_a_label_says_why(tmp_path) -> None:
     import rasterio
 

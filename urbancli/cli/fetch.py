@@ -30,8 +30,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE[:COLUMN[/km2]][@RADIUSm]",
-            help="Polygons, points or a raster; PREFIX* takes the class of the largest share; "
-            "repeatable.",
+            help="Polygons, points or a raster; PREFIX* takes the class of the largest share, "
+            "# counts points per tile; repeatable.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,

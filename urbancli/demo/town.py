@@ -65,7 +65,8 @@ class Cells:
     Attributes:
         corners: (C, 4, 2) metres, counter-clockwise; side k runs from corner k to corner k + 1.
         zone: (C,) `residential`, `commercial`, `retail`, `industrial`, `park`, `forest`,
-            `farmland`, `meadow`, `allotments`, `cemetery`, `school`, `hospital`, `railway`, `water`.
+            `farmland`, `meadow`, `allotments`, `cemetery`, `school`, `hospital`, `railway`,
+            `water`.
         setback_m: (C, 4) from the centre line of the street along each side to where plots begin,
             metres; 0 where there is no street.
         tile: (C, 2) column and row of the tile that holds the centre, `recipe.GRID`.

@@ -37,7 +37,7 @@ def tile_means(path: Path, column: str | None, places: Places) -> tuple[str, Flo
 
     Args:
         path: any raster GDAL opens, with nodata, mask, alpha or NaN where it is invalid.
-        column: number of the band, default 1.
+        column: number or description of the band, default 1.
         places: tiles.
 
     Raises:
@@ -72,9 +72,13 @@ def tile_means(path: Path, column: str | None, places: Places) -> tuple[str, Flo
 def _check_band(dataset: Any, column: str | None, path: Path) -> int:
     if dataset.crs is None:
         raise UrbanError(f"{path} has no CRS: write it with one, e.g. gdal_edit.py -a_srs")
+    named = {text: band for band, text in enumerate(dataset.descriptions, start=1) if text}
     bands = f"1 to {dataset.count}" if dataset.count > 1 else "1"
+    if column in named:
+        column = str(named[column])
     if column is not None and not (column.isdecimal() and 1 <= int(column) <= dataset.count):
-        raise UsageError(f"'{column}' is no band of {path}: a raster's COLUMN is a number, {bands}")
+        known = f"a number, {bands}" + (f", or one of {', '.join(named)}" if named else "")
+        raise UsageError(f"'{column}' is no band of {path}: a raster's COLUMN is {known}")
     band = int(column or 1)
     if dataset.dtypes[band - 1].startswith("complex"):
         raise UsageError(f"band {band} of {path} holds complex numbers: give a real one")

@@ -2,8 +2,8 @@
 
 A label keeps its own units. A polygon file gives its polygons, a point file its points or circles
 around them, a raster the city's tiles with the mean of its pixels. Numbers are regressed, texts
-are classes, and `PREFIX*` is the class whose column holds the largest share. What is left out or
-has no value is counted, never dropped in silence.
+are classes, `PREFIX*` is the class whose column holds the largest share, and `#` counts a file's
+points per tile. What is left out or has no value is counted, never dropped in silence.
 """
 
 import os
@@ -28,6 +28,9 @@ from urbancli.workspace import Geometries, Workspace, geo_table, geometries, rea
 
 FORMAT = "NAME=FILE[:COLUMN[/km2]][@RADIUSm]"
 
+COUNT = "#"
+"""In place of a column: how many of the file's points lie in each tile."""
+
 QUADRANT_SEGMENTS = 32
 """A circle is a polygon of 128 corners: its area falls 0.04 % short of πr²."""
 
@@ -35,6 +38,12 @@ LARGEST_RADIUS_M = 50_000
 
 LEAST_VALID = 0.5
 """Share of a tile's area that a raster's valid pixels must cover for the tile to have a value."""
+
+TILE_FACTS = {
+    "kind": "regression", "unit": "tile", "without_geometry": 0, "repaired": 0, "ties": 0,
+    "id_column": "place_id",
+}  # fmt: skip
+"""What the labels of tiles have in common."""
 
 LISTED = 20
 """How many units without a value are listed by their ids."""
@@ -47,7 +56,8 @@ class LabelSpec:
     Attributes:
         name: of the label, `[a-z0-9_]+`.
         path: of the file.
-        column: its name, `PREFIX*`, the number of a raster's band, or None for the only one.
+        column: its name, `PREFIX*`, a raster's band by number or description, `#` to count points,
+            or None for the only one.
         per_km2: whether values are divided by the unit's area, km².
         radius_m: of the circle around a point, metres.
     """
@@ -156,6 +166,8 @@ def read_label(spec: LabelSpec, places: Places) -> tuple[pa.Table, dict[str, Any
     pinned = pin(spec.path)
     if not is_text(spec.path) and is_raster(spec.path):
         table, column, facts = _raster_table(spec, places)
+    elif spec.column == COUNT:
+        table, column, facts = _count_table(spec, places)
     else:
         table, column, facts = _unit_table(spec, places)
     absent = np.flatnonzero(table.column("value").is_null().to_numpy(zero_copy_only=False))
@@ -260,23 +272,41 @@ def _raster_table(spec: LabelSpec, places: Places) -> tuple[pa.Table, str, dict[
             f"{spec.path} misses the city: no valid pixel in its {len(places):,} tiles; check "
             "--bbox and the raster's CRS"
         )
-    footprints = places.grid.unproject_geometry(places.boxes())
-    columns = {
-        "unit_id": pa.array(places.place_id.tolist(), pa.string()),
+    values = {
         "value": _doubles(np.where(share >= LEAST_VALID, mean, np.nan)),
         "valid_share": pa.array(share),
     }
-    facts = {
-        "kind": "regression",
-        "unit": "tile",
-        "rows": len(places),
-        "outside": 0,
-        "without_geometry": 0,
-        "repaired": 0,
-        "ties": 0,
-        "id_column": "place_id",
-    }
-    return geo_table(columns, np.asarray(footprints, dtype=object)), band, facts
+    return _tile_table(places, values), band, {"rows": len(places), "outside": 0, **TILE_FACTS}
+
+
+def _count_table(spec: LabelSpec, places: Places) -> tuple[pa.Table, str, dict[str, Any]]:
+    """Return how many points of a file lie in each tile, per km² of the tile if asked."""
+    units = read_units(spec.path)
+    if units.areal or spec.radius_m is not None:
+        instead = "holds polygons, name a column" if units.areal else "takes no @RADIUSm, leave it"
+        raise UsageError(f"'{COUNT}' counts points per tile: {spec.path} {instead}")
+    missing = shapely.is_missing(units.geometry)
+    shapes = np.asarray(places.grid.project_geometry(units.geometry), dtype=object)
+    inside = in_city(shapes, places)
+    cells = places.grid.tile_at(shapely.get_x(shapes[inside]), shapely.get_y(shapes[inside]))
+    row_of = {cell: row for row, cell in enumerate(map(tuple, places.cells.tolist()))}
+    rows = [row_of[cell] for cell in map(tuple, cells.tolist())]
+    counts = np.bincount(np.array(rows, dtype=np.int64), minlength=len(places)).astype(np.float64)
+    if not rows:
+        raise UrbanError(
+            f"{spec.path} misses the city: none of its {len(units.geometry):,} points lies in a "
+            "tile; check --bbox, the file's CRS and the order of lon and lat"
+        )
+    values = {"value": _doubles(counts / (places.grid.tile_m**2 / 1e6 if spec.per_km2 else 1))}
+    facts = {**TILE_FACTS, "rows": len(inside), "outside": int((~missing & ~inside).sum())}
+    facts["without_geometry"] = int(missing.sum())
+    return _tile_table(places, values), COUNT, facts
+
+
+def _tile_table(places: Places, values: dict[str, Any]) -> pa.Table:
+    ids = pa.array(places.place_id.tolist(), pa.string())
+    footprints = np.asarray(places.grid.unproject_geometry(places.boxes()), dtype=object)
+    return geo_table({"unit_id": ids, **values}, footprints)
 
 
 # --- from the workspace ----------------------------------------------------------------------
