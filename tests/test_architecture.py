@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "urbancli"
 
 ORDER = [
     "errors", "plugins", "workspace", "vector", "city", "grid", "layers", "sources", "labels",
-    "lock", "fetching", "tokens", "encoders", "nn", "methods", "embeddings", "training", "runs",
+    "demo", "lock", "fetching", "tokens", "encoders", "nn", "methods", "embeddings", "training", "runs",
     "bench", "report", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the house; a file imports only from parts before its own, and from its own."""
@@ -20,9 +20,13 @@ ORDER = [
 OUTSIDE = {
     "typer": {"cli"},
     "requests": {"net"},
-    "osmium": {"sources"},
+    "osmium": {"sources", "demo"},
     "osmnx": {"city"},
-    "rasterio": {"sources", "labels"},
+    "rasterio": {"sources", "labels", "demo"},
+    "pystac": {"sources", "demo"},
+    "pystac_client": {"sources"},
+    "planetary_computer": {"sources"},
+    "matplotlib": {"report"},
     "rich": {"cli", "report"},
     "torch": {"tokens", "encoders", "nn", "methods", "training", "runs", "bench.probes"},
     "sklearn": {"bench.probes"},

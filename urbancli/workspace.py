@@ -43,9 +43,16 @@ Geometries = npt.NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with `data/`, `runs/`, `splits/` and `results/` in it; every path is made here."""
+    """A folder with `data/`, `runs/`, `splits/` and `results/` in it; every path is made here.
+
+    `inputs/` is there where a city was generated.
+    """
 
     root: Path
+
+    def inputs_dir(self, city: str) -> Path:
+        """Return where the files of a generated city lie, which sources then read."""
+        return self.root / "inputs" / city
 
     def city_dir(self, city: str) -> Path:
         """Return the folder of a fetched city."""

@@ -38,6 +38,8 @@ def command(
 ) -> None:
     """Bring imagery, OSM, POIs and labels of a city into GeoParquet, from local files."""
     from urbancli.city import find_city, parse_box, slug
+    from urbancli.cli._demo import demo_labels, demo_recipe, demo_sources, make_demo_inputs
+    from urbancli.demo.files import demo_city
     from urbancli.fetching import fetch
     from urbancli.grid import TILE_M
     from urbancli.labels.files import parse_label
@@ -48,15 +50,24 @@ def command(
     repeated = sorted({spec.name for spec in specs if [s.name for s in specs].count(spec.name) > 1})
     if repeated:
         raise UsageError(f"label '{repeated[0]}' is given twice: give each a name of its own")
+    workspace = workspace_of(context)
     sources = _sources(imagery or [], osm, pois)
+    made = demo_recipe(workspace, slug(city))
+    if made is not None:
+        folder = make_demo_inputs(workspace, made)
+        given = {source.layer for source in sources}
+        sources += [source for source in demo_sources(folder) if source.layer not in given]
+        named = {spec.name for spec in specs}
+        specs += [spec for spec in demo_labels(folder) if spec.name not in named]
     if not sources and not specs:
         raise UsageError(
             "nothing to fetch: give --imagery, --osm, --pois or --label "
             "(live services are not part of this version)"
         )
-    workspace = workspace_of(context)
     # What a city's area is was settled by its first fetch; later ones add to it.
     found = fetched_city(workspace, slug(city)) if bbox is None and aoi is None else None
+    if found is None and made is not None and bbox is None and aoi is None:
+        found = demo_city(made)
     if found is None:
         found = find_city(city, box, aoi)
         if found.origin in {"table", "geocoder"}:

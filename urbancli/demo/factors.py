@@ -172,7 +172,9 @@ def _centres(recipe: Recipe) -> Floats:
     spots = [(side * (0.5 + generator.uniform(-0.08, 0.08)), side * 0.5, 1.0, 0.17)]
     for angle in generator.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3:
         reach = side * generator.uniform(0.24, 0.34)
-        spots.append((side / 2 + reach * np.cos(angle), side / 2 + reach * np.sin(angle), 0.5, 0.07))
+        spots.append(
+            (side / 2 + reach * np.cos(angle), side / 2 + reach * np.sin(angle), 0.5, 0.07)
+        )
     near = np.zeros((side, side))
     for x, y, weight, scale in spots:
         distance = np.hypot(steps[None, :] - x, steps[:, None] - y)

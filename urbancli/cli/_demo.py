@@ -1,0 +1,60 @@
+"""What `urban fetch --city demo` and `urban demo` share: the files of a SYNTHETIC city as inputs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urbancli.cli._console import progress_bar, say
+
+if TYPE_CHECKING:
+    from urbancli.demo.recipe import Recipe
+    from urbancli.workspace import Workspace
+
+
+def demo_recipe(workspace: "Workspace", key: str) -> "Recipe | None":
+    """Return the recipe of a city's key: that of the files already made, or the default.
+
+    None for every city that is not a synthetic one.
+    """
+    from urbancli.demo.recipe import Recipe, demo_seed
+
+    seed = demo_seed(key)
+    if seed is None:
+        return None
+    from urbancli.demo.files import recipe_of
+
+    return recipe_of(workspace.inputs_dir(key)) or Recipe(seed)
+
+
+def make_demo_inputs(workspace: "Workspace", recipe: "Recipe") -> Path:
+    """Make a synthetic city's files unless they are there, and return their folder."""
+    from urbancli.demo.files import make_inputs
+
+    folder = workspace.inputs_dir(recipe.key)
+    with progress_bar() as progress:
+        note = make_inputs(folder, recipe, progress)
+    if note:
+        say(note)
+    return folder
+
+
+def demo_sources(folder: Path) -> list[Any]:
+    """Return the ordinary sources, pointed at the files in a folder."""
+    from urbancli import plugins
+    from urbancli.demo.files import CATALOGUE, OSM, POIS
+
+    catalogue = str(folder / CATALOGUE)
+    return [
+        plugins.load("sources", "sentinel2").Source(catalogue),
+        plugins.load("sources", "naip").Source(catalogue),
+        plugins.load("sources", "osm").Source(folder / OSM),
+        plugins.load("sources", "pois").Source(folder / POIS),
+    ]
+
+
+def demo_labels(folder: Path) -> list[Any]:
+    """Return the labels that lie in a folder, as `--label` would name them."""
+    from urbancli.demo.files import LABELS
+    from urbancli.demo.labels import LABELS as FILES
+    from urbancli.labels.files import parse_label
+
+    return [parse_label(f"{name}={folder / LABELS / file}") for name, file in FILES.items()]

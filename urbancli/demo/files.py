@@ -1,0 +1,148 @@
+"""The files of a synthetic city: made once, whole or not at all, and checked when used again."""
+
+import fcntl
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from urbancli.city import City
+from urbancli.demo.factors import Factors, draw_factors, truth
+from urbancli.demo.recipe import GRID, Recipe
+from urbancli.demo.town import Town, join_elements
+from urbancli.errors import UrbanError, UsageError
+from urbancli.workspace import read_json, sha256, write_json, write_manifest
+
+VERSION = 1
+"""Raised whenever the same recipe gives other files: those of another version are made anew."""
+
+CATALOGUE = "catalogue/catalog.json"
+OSM = "map.osm.pbf"
+POIS = "pois.csv"
+LABELS = "labels"
+TRUTH = "truth.json"
+"""Where things lie in a city's folder of inputs."""
+
+INSET_M = 0.1
+"""The area ends this much inside its outermost tiles, so that rounding adds no tile beyond."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def make_inputs(folder: Path, recipe: Recipe, progress: Progress) -> str:
+    """Write the files of a city into a folder, unless they are there.
+
+    They are written beside it and moved in one step: the folder exists, so it is whole. A second
+    process that wants the same city waits for the first.
+
+    Args:
+        folder: of this city's inputs.
+        recipe: of the city.
+        progress: told (what, done, total).
+
+    Returns:
+        A note on what was mended, or nothing.
+
+    Raises:
+        UsageError: the folder holds the files of another recipe.
+        UrbanError: it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / f".{folder.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            why = _why_not(folder, recipe) if folder.exists() else ""
+            if folder.exists() and not why:
+                return ""
+            partial = folder.parent / f".{folder.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            _write(partial, recipe, progress)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+            return f"{folder} {why}: made anew" if why else ""
+    except OSError as err:
+        raise UrbanError(f"cannot write {folder}: {err.strerror or err}") from err
+
+
+def recipe_of(folder: Path) -> Recipe | None:
+    """Return the recipe of the files in a folder, None where there are none.
+
+    Raises:
+        UrbanError: they cannot be read.
+    """
+    if not (folder / TRUTH).exists():
+        return None
+    facts = read_json(folder / TRUTH).get("recipe", {})
+    try:
+        return Recipe(facts["seed"], facts["tiles"], facts["gsd_m"])
+    except (KeyError, TypeError) as err:
+        raise UrbanError(f"{folder / TRUTH} names no recipe: delete {folder}") from err
+
+
+def demo_city(recipe: Recipe) -> City:
+    """Return the synthetic city as an area: its tiles and no others."""
+    import shapely
+
+    left, bottom, right, top = recipe.box_m
+    box = shapely.box(left + INSET_M, bottom + INSET_M, right - INSET_M, top - INSET_M)
+    area = GRID.unproject_geometry(shapely.segmentize(box, 1000.0))
+    return City(recipe.key, area, GRID.epsg, "synthetic")
+
+
+def make_town(factors: Factors) -> Town:
+    """Return the city that factors shape: streets and water, then buildings, trees and POIs."""
+    from urbancli.demo.buildings import build
+    from urbancli.demo.pois import place_pois, poi_elements
+    from urbancli.demo.streets import lay_streets
+    from urbancli.demo.trees import plant
+
+    skeleton = lay_streets(factors)
+    cells = skeleton.cells
+    pois = place_pois(factors, cells)
+    # First the skeleton's: its relations count members from there.
+    parts = [skeleton.elements, build(factors, cells), plant(factors, cells), poi_elements(pois)]
+    return Town(factors, cells, join_elements(parts), skeleton.relations, pois)
+
+
+def _why_not(folder: Path, recipe: Recipe) -> str:
+    """Return why the files in a folder must be made anew; empty where they are whole."""
+    try:
+        found = recipe_of(folder)
+        files = read_json(folder / "manifest.json").get("files", {})
+        made_by = read_json(folder / TRUTH).get("generator")
+    except UrbanError:
+        return "was damaged"
+    if found is not None and found != recipe:
+        raise UsageError(
+            f"{folder} holds a city of {found.tiles} tiles a side with pixels of {found.gsd_m:g} m: "
+            "ask for the same, delete it, or give another --workspace"
+        )
+    if made_by != VERSION:
+        return "was made by another version"
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != entry["sha256"]:
+            return "was damaged"
+    return "" if files else "was damaged"
+
+
+def _write(folder: Path, recipe: Recipe, progress: Progress) -> None:
+    from urbancli.demo.imagery import render
+    from urbancli.demo.labels import write_labels
+    from urbancli.demo.osm_file import write_pbf
+    from urbancli.demo.pois import write_pois
+
+    (folder / LABELS).mkdir(parents=True)
+    what = f"making {recipe.key} (SYNTHETIC)"
+    progress(what, 0, 5)
+    town = make_town(draw_factors(recipe))
+    progress(what, 1, 5)
+    write_pbf(folder / OSM, town.elements, town.relations, recipe.rendered_m)
+    write_pois(folder / POIS, town.pois)
+    progress(what, 2, 5)
+    write_labels(folder / LABELS, town)
+    progress(what, 3, 5)
+    render(folder / Path(CATALOGUE).parent, town)
+    progress(what, 4, 5)
+    write_json(folder / TRUTH, {**truth(recipe), "generator": VERSION})
+    write_manifest(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+    progress(what, 5, 5)
