@@ -1,7 +1,6 @@
 """The benchmark end to end on a small town with a known answer, against scoring by hand."""
 
 import csv
-import dataclasses
 import json
 from pathlib import Path
 
@@ -9,18 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shapely
-from sklearn.metrics import f1_score
 
 from urbancli.bench.controls import concatenation, position_features, unit_features
-from urbancli.bench.evaluation import answer, compare, make_exam, score
+from urbancli.bench.evaluation import answer, score
 from urbancli.bench.preparation import load_split, prepare, set_exam
 from urbancli.bench.probes import ridge
 from urbancli.bench.run import SCHEMA, BenchOptions, BenchResult, bench, write_splits
-from urbancli.bench.splits import NotScored, Split
-from urbancli.bench.tasks.base import Task
+from urbancli.bench.tasks.base import in_suite
 from urbancli.city import City
 from urbancli.embeddings import aggregate, align
-from urbancli.errors import UsageError
+from urbancli.errors import UrbanError, UsageError
 from urbancli.fetching import fetch
 from urbancli.grid import Grid
 from urbancli.labels.files import load_label, parse_label
@@ -340,6 +337,17 @@ def test_a_constant_label_stops_no_other(workspace: Workspace) -> None:
     assert only(result, method="concatenation", task="liveliness")["value"] is not None
 
 
+def test_a_suite_scores_its_labels_only(workspace: Workspace) -> None:
+    result = bench(workspace, BenchOptions(("town",), suite="cookie"))
+    labels = {row["task"] for row in result.rows}
+    assert labels and labels < set(workspace.labels("town"))
+    assert all(in_suite("cookie", name) for name in labels)
+    with pytest.raises(UsageError, match="unknown suite 'coockie'"):
+        bench(workspace, BenchOptions(("town",), suite="coockie"))
+    with pytest.raises(UrbanError, match="no label of the suite 'urbanfusion'"):
+        bench(workspace, BenchOptions(("town",), suite="urbanfusion"))
+
+
 def test_wrong_names_are_refused(workspace: Workspace) -> None:
     with pytest.raises(UsageError, match="modality 'satelite'"):
         bench(workspace, BenchOptions(("town",), drop=("satelite",)))
@@ -347,95 +355,3 @@ def test_wrong_names_are_refused(workspace: Workspace) -> None:
         bench(workspace, BenchOptions(("atlantis",)))
     with pytest.raises(UsageError, match="nosuch"):
         bench(workspace, BenchOptions(("town",), runs=("nosuch",)))
-
-
-# --- the exam --------------------------------------------------------------------------------
-
-
-def exam_of(kind: str = "regression", number: int = 120):
-    rng = np.random.default_rng(0)
-    group = np.arange(number) // 10
-    split = Split(group.astype(str).astype(object), group, group % 4, 600, 450.0, 0)
-    metric = "r2" if kind == "regression" else "macro_f1"
-    x = rng.normal(size=(number, 6))
-    values = x[:, 0] + rng.normal(size=number)
-    if kind == "classification":
-        values = np.where(values > 0, "up", "down").astype(object)
-    touch = np.eye(number)
-    touch[10, 20] = touch[20, 10] = 1
-    return Task("t", 1, kind, metric, shares_source=()), values, split, touch, x
-
-
-def test_units_that_touch_leave_the_training_fold() -> None:
-    task, values, split, touch, _ = exam_of()
-    exam = make_exam(task, values, split, touch)
-    assert split.fold[10] == 1 and split.fold[20] == 2
-    assert exam.removed == (0, 1, 1, 0)
-    assert not exam.training[2][10] and exam.training[3][10]
-    for fold, train in enumerate(exam.training):
-        assert not (train & (split.fold == fold)).any()
-
-
-def test_too_few_training_units_are_not_scored() -> None:
-    task, values, split, _, _ = exam_of()
-    with pytest.raises(NotScored, match="fold 0 keeps 0 of 90"):
-        make_exam(task, values, split, np.ones((120, 120)))
-
-
-@pytest.mark.parametrize("kind", ["regression", "classification"])
-def test_predictions_never_see_their_own_fold(kind: str) -> None:
-    task, values, split, touch, x = exam_of(kind)
-    exam = make_exam(task, values, split, touch)
-    before = answer(exam, x)
-    test = split.fold == 2
-    changed = exam.target.copy()
-    changed[test] = 5.0 - changed[test] if kind == "regression" else 1 - changed[test]
-    after = answer(dataclasses.replace(exam, target=changed), x)
-    assert (before.predicted[test] == after.predicted[test]).all()
-    assert (before.predicted[~test] != after.predicted[~test]).any()
-    assert before.scored.all()
-
-
-def test_missing_features_are_counted_and_stand_for_the_mean() -> None:
-    task, values, split, touch, x = exam_of()
-    exam = make_exam(task, values, split, touch)
-    holes = x.copy()
-    holes[[3, 50]] = np.nan
-    found = answer(exam, holes)
-    assert found.imputed == 2 and np.isfinite(found.predicted).all()
-    assert found.scored.all()
-    everything = answer(exam, np.full_like(x, np.nan))
-    assert score(exam, everything).value == pytest.approx(0, abs=1e-12)
-    assert everything.imputed == 120
-
-
-def test_a_comparison_is_on_the_units_that_both_were_asked() -> None:
-    task, values, split, touch, x = exam_of()
-    exam = make_exam(task, values, split, touch)
-    whole, part = answer(exam, x), answer(exam, x[:, 1:], [2])
-    assert part.scored.sum() == 30
-    there = dataclasses.replace(whole, scored=part.scored)
-    expected = score(exam, there).value - score(exam, part).value
-    assert compare(exam, whole, part).value == pytest.approx(expected)
-    assert compare(exam, part, whole).value == pytest.approx(-expected)
-    assert compare(exam, whole, part).n == 30
-
-
-def test_a_classification_scores_as_scikit_learn() -> None:
-    task, values, split, touch, x = exam_of("classification")
-    exam = make_exam(task, values, split, touch)
-    found = answer(exam, x)
-    assert exam.classes == ("down", "up")
-    expected = f1_score(exam.target, found.predicted, average="macro")
-    assert score(exam, found).value == pytest.approx(expected)
-    assert compare(exam, found, found).value == 0
-
-
-def test_a_class_absent_from_training_is_a_warning() -> None:
-    task, values, split, touch, _ = exam_of("classification")
-    values[:] = np.where(np.arange(120) % 2, "a", "b")
-    values[split.fold == 3] = "c"
-    touch = np.eye(120)
-    names = np.array([str(g) for g in np.arange(120)], dtype=object)
-    exam = make_exam(task, values, dataclasses.replace(split, group=names), touch)
-    assert "class 'c' is absent from the training units of fold 3" in exam.notes

@@ -3,6 +3,7 @@
 This is the benchmark's core. It takes feature tables and knows neither runs nor files.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -23,6 +24,7 @@ from urbancli.bench.statistics import (
     squares,
 )
 from urbancli.bench.tasks.base import Task, merge_classes, regression_target
+from urbancli.embeddings import Alignment
 
 MIN_TRAINING_UNITS = 10
 
@@ -56,6 +58,20 @@ class Exam:
     training: tuple[Mask, ...]
     removed: tuple[int, ...]
     notes: tuple[str, ...]
+
+    def sitting(self, alignment: Alignment) -> str:
+        """Return what regressions have in common that can be answered together.
+
+        Units and their places, folds, groups, training units and probe; a classification is alone.
+        """
+        weights, split = alignment.weights.tocsr(), self.split
+        arrays = [weights.data, weights.indices, weights.indptr, split.fold, split.order, self.kept]
+        digest = hashlib.blake2b(f"{self.probe} {weights.shape}".encode(), digest_size=16)
+        for array in [*arrays, *self.training]:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        if self.task.kind == "classification":
+            digest.update(self.task.name.encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -124,31 +140,46 @@ def make_exam(task: Task, values: npt.NDArray[Any], split: Split, touch: Any) ->
 
 
 def answer(exam: Exam, features: npt.NDArray[Any], folds: Sequence[int] | None = None) -> Answers:
-    """Return the predictions of a probe on features, fold by fold.
+    """Return the predictions of a probe on features for one exam; see `answer_together`."""
+    return answer_together([exam], features, folds)[0]
+
+
+def answer_together(
+    exams: Sequence[Exam], features: npt.NDArray[Any], folds: Sequence[int] | None = None
+) -> list[Answers]:
+    """Return the predictions of a probe on features, fold by fold, for exams of one sitting.
+
+    A probe of several targets learns them at once: what it must compute of the features alone is
+    computed once.
 
     Args:
-        exam: the exam.
+        exams: of equal `Exam.sitting`; several only where they are regressions.
         features: (U, D), NaN where missing; D = 0 asks what a constant would score.
         folds: those to predict; default all.
     """
-    units = len(exam.target)
-    predicted = np.zeros(units, dtype=exam.target.dtype)
-    baseline = np.zeros(units)
-    scored = np.zeros(units, dtype=bool)
+    first = exams[0]
+    target = np.stack([exam.target for exam in exams], axis=1)
+    predicted = np.zeros(target.shape, dtype=target.dtype)
+    baseline = np.zeros(target.shape)
+    scored = np.zeros(len(target), dtype=bool)
     unconverged = 0
-    for fold in range(exam.split.folds) if folds is None else folds:
-        train, test = exam.training[fold], exam.kept & (exam.split.fold == fold)
+    for fold in range(first.split.folds) if folds is None else folds:
+        train, test = first.training[fold], first.kept & (first.split.fold == fold)
         if not test.any():
             continue
-        result = exam.module.fit_predict(
-            features[train], exam.target[train], exam.split.order[train], features[test]
+        asked = target[train] if len(exams) > 1 else target[train, 0]
+        result = first.module.fit_predict(
+            features[train], asked, first.split.order[train], features[test]
         )
-        predicted[test] = result.values
-        baseline[test] = exam.target[train].mean()
+        predicted[test] = result.values.reshape(-1, len(exams))
+        baseline[test] = target[train].mean(axis=0)
         scored |= test
         unconverged += result.unconverged
-    missing = np.isnan(features).any(axis=1)
-    return Answers(predicted, baseline, scored, int((missing & scored).sum()), unconverged)
+    missing = int((np.isnan(features).any(axis=1) & scored).sum())
+    return [
+        Answers(predicted[:, number], baseline[:, number], scored, missing, unconverged)
+        for number in range(len(exams))
+    ]
 
 
 def _parts(exam: Exam, answers: Answers, scored: Mask) -> Floats:

@@ -1,7 +1,7 @@
 """`urban bench`: every run and control on every label, with intervals, differences and drops."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,24 @@ from urbancli.bench.controls import (
     concatenation,
     constant,
     coordinates,
-    title,
     trained,
     unit_features,
     untrained,
 )
-from urbancli.bench.evaluation import Answers, Exam, answer, compare, score
+from urbancli.bench.evaluation import Answers, Exam, answer_together
 from urbancli.bench.preparation import Material, load_split, prepare, set_exam, split_path
 from urbancli.bench.probes.base import probe_for
+from urbancli.bench.rows import (
+    SCHEMA,
+    Row,
+    blank,
+    comparisons,
+    gone_of,
+    retention_notes,
+    scores,
+)
 from urbancli.bench.splits import NotScored, Split
-from urbancli.bench.statistics import Interval, retention, retention_means
+from urbancli.bench.tasks.base import in_suite
 from urbancli.encoders.base import window_of
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
@@ -35,30 +43,6 @@ VERSION = 1
 """Raised whenever the same inputs would score otherwise for a reason no other version names."""
 
 Progress = Callable[[str, int, int], None]
-Row = dict[str, Any]
-
-_TEXT, _NUMBER, _WHOLE, _YES = pa.string(), pa.float64(), pa.int64(), pa.bool_()
-
-SCHEMA = pa.schema(
-    {
-        "city": _TEXT, "method": _TEXT, "preset": _TEXT, "run": _TEXT, "settings": _TEXT,
-        "pretraining": _TEXT,
-        "task": _TEXT, "task_version": _WHOLE, "split": _TEXT, "split_sha256": _TEXT,
-        "group_m": _WHOLE, "folds": _TEXT, "probe": _TEXT, "drop": _TEXT, "seed": _WHOLE,
-        "metric": _TEXT, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _WHOLE,
-        "groups": _WHOLE, "too_few": _YES, "removed": _NUMBER, "imputed": _WHOLE, "leak": _TEXT,
-        "retention": _NUMBER,
-        "difference_concatenation": _NUMBER, "difference_concatenation_low": _NUMBER,
-        "difference_concatenation_high": _NUMBER,
-        "difference_untrained": _NUMBER, "difference_untrained_low": _NUMBER,
-        "difference_untrained_high": _NUMBER,
-        "parameters": _WHOLE, "seconds": _NUMBER, "peak_mb": _NUMBER, "note": _TEXT,
-    }
-)  # fmt: skip
-"""A row of a result: one contestant, one task, one drop. `drop` is empty where nothing is dropped;
-`value` is null where there is no score, and `note` says why. `seed` is that of the training;
-`removed` the mean over folds of training units that touch a test unit; `seconds` and `peak_mb` of
-training."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +55,7 @@ class BenchOptions:
         drop: modalities or groups, each dropped by itself in rows of its own.
         seed: of the folds.
         folds: wanted number of folds.
+        suite: name of the suite whose tasks are scored; None for all labels.
     """
 
     cities: tuple[str, ...]
@@ -78,6 +63,7 @@ class BenchOptions:
     drop: tuple[str, ...] = ()
     seed: int = 0
     folds: int = FOLDS
+    suite: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,16 +111,16 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
         mine = [run for run in runs if run.city == key]
         stage = _open_stage(open_city(workspace, key), mine, options, progress)
         pins.append(stage.pins(mine))
-        for number, name in enumerate(workspace.labels(key)):
-            done, said, pinned = _score_label(stage, name, number)
+        papers = [_set_paper(stage, name) for name in _labels(workspace, key, options.suite)]
+        for paper, done in zip(papers, _score_papers(stage, papers), strict=True):
             rows += done
-            pins.append(pinned)
-            notes += [{"city": key, "task": name, "note": text} for text in said]
+            pins.append(paper.pins)
+            notes += [{"city": key, "task": paper.name, "note": text} for text in paper.notes]
         if not mine:
             text = f"no run to score: `urban train --city {key}` makes one"
             notes.append({"city": key, "task": "", "note": text})
     _refuse_nothing(rows, options)
-    notes += [{"city": "", "task": "", "note": text} for text in _retention_notes(rows)]
+    notes += [{"city": "", "task": "", "note": text} for text in retention_notes(rows)]
     rows = [{name: row[name] for name in SCHEMA.names} for row in rows]
     path = workspace.results_dir() / f"bench-{fingerprint(pins)}.parquet"
     write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), {"notes": notes})
@@ -162,6 +148,11 @@ def write_splits(workspace: Workspace, key: str, seed: int = 0, folds: int = FOL
 
 
 def _refuse_nothing(rows: Sequence[Row], options: BenchOptions) -> None:
+    if not rows and options.suite is not None:
+        raise UrbanError(
+            f"{', '.join(options.cities)}: no label of the suite '{options.suite}'; see `urban "
+            "fetch --help` on --label, or leave out --suite"
+        )
     if not rows:
         raise UrbanError(
             f"{', '.join(options.cities)}: no labels; give some: `urban fetch --city "
@@ -216,53 +207,112 @@ def _open_stage(
     return _Stage(city, places, contestants, options, progress)
 
 
-# --- one label -------------------------------------------------------------------------------
+# --- labels ----------------------------------------------------------------------------------
 
 
-def _score_label(stage: _Stage, name: str, number: int) -> tuple[list[Row], list[str], Any]:
-    """Return the rows of a label, its notes, and what its scores depend on."""
+@dataclass
+class _Paper:
+    """A label that is put to the contestants; without an exam where it cannot be scored."""
+
+    name: str
+    material: Material
+    exam: Exam | None = None
+    notes: list[str] = field(default_factory=list)
+    pins: list[Any] = field(default_factory=list)
+    why_not: str = ""
+
+    def fail(self, why: NotScored) -> None:
+        """Note why the label is not scored."""
+        self.exam, self.why_not = None, f"not scored: {why}"
+        self.notes.append(self.why_not)
+        self.pins.append(str(why))
+
+
+def _labels(workspace: Workspace, key: str, suite: str | None) -> list[str]:
+    """Return the city's labels, or those of them that a suite names."""
+    names = workspace.labels(key)
+    return names if suite is None else [name for name in names if in_suite(suite, name)]
+
+
+def _set_paper(stage: _Stage, name: str) -> _Paper:
+    """Return a label with its units, split and training units."""
     material = prepare(stage.city, stage.places, name, stage.options.seed)
-    notes = list(material.notes)
-    pins = [material.pins, probe_for(material.task.kind)[1].VERSION]
+    paper = _Paper(name, material, None, list(material.notes))
+    paper.pins += [material.pins, probe_for(material.task.kind)[1].VERSION]
     try:
         split = load_split(stage.city, material, stage.options.folds)
-        exam = set_exam(material, split, stage.places, stage.windows_m())
-        rows = _score_all(stage, material, exam, number)
+        paper.exam = set_exam(material, split, stage.places, stage.windows_m())
     except NotScored as err:
-        notes.append(f"not scored: {err}")
-        rows = [
-            _blank(stage, material, contestant, drop, f"not scored: {err}")
-            for drop in stage.drops
-            for contestant in stage.contestants
-        ]
-        return rows, notes, [pins, str(err)]
-    notes += exam.notes
-    return rows, notes, [pins, split.sha256, stage.windows_m()]
+        paper.fail(err)
+        return paper
+    paper.pins += [split.sha256, stage.windows_m()]
+    paper.notes += paper.exam.notes
+    return paper
 
 
-def _score_all(stage: _Stage, material: Material, exam: Exam, number: int) -> list[Row]:
-    """Return a row for every contestant and drop; the full ones come first."""
+def _score_papers(stage: _Stage, papers: Sequence[_Paper]) -> list[list[Row]]:
+    """Return the rows of every label: those with equal units, folds and training units at once."""
+    sittings: dict[Any, list[int]] = {}
+    for number, paper in enumerate(papers):
+        mark = number if paper.exam is None else paper.exam.sitting(paper.material.alignment)
+        sittings.setdefault(mark, []).append(number)
+    rows: list[list[Row]] = [[] for _ in papers]
+    done, total = 0, len(papers) * len(stage.drops) * len(stage.contestants)
+    for numbers in sittings.values():
+        together = [papers[number] for number in numbers]
+        exams = [paper.exam for paper in together if paper.exam is not None]
+        try:
+            found = _score_sitting(stage, together, exams, (done, total))
+        except NotScored as err:
+            for paper in together:
+                paper.fail(err)
+            exams = []
+        if not exams:
+            found = [_unscored(stage, paper) for paper in together]
+        for number, part in zip(numbers, found, strict=True):
+            rows[number] = part
+        done += len(together) * len(stage.drops) * len(stage.contestants)
+    stage.progress(f"bench {stage.city.key}", done, total)
+    return rows
+
+
+def _unscored(stage: _Stage, paper: _Paper) -> list[Row]:
+    return [
+        blank(stage.city.key, paper.material, contestant, drop, paper.why_not)
+        for drop in stage.drops
+        for contestant in stage.contestants
+    ]
+
+
+def _score_sitting(
+    stage: _Stage, papers: Sequence[_Paper], exams: Sequence[Exam], progress: tuple[int, int]
+) -> list[list[Row]]:
+    """Return, per label, a row for every contestant and drop; the full ones come first."""
     contestants, modalities = stage.contestants, stage.city.modalities()
-    answers: dict[tuple[int, str], Answers] = {}
-    rows: list[Row] = []
-    per_label = len(contestants) * len(stage.drops)
-    labels = len(stage.city.workspace.labels(stage.city.key))
-    for drop in stage.drops:
+    answers: list[dict[tuple[int, str], Answers]] = [{} for _ in papers]
+    rows: list[list[Row]] = [[] for _ in papers]
+    for drop in stage.drops if exams else ():
         for index, contestant in enumerate(contestants):
             stage.progress(
-                f"bench {stage.city.key}", number * per_label + len(rows), labels * per_label
+                f"bench {stage.city.key}", progress[0] + sum(map(len, rows)), progress[1]
             )
-            folds, why_not = _folds(contestant, material, exam.split, stage)
-            why_not = why_not or (contestant.why_not(drop, modalities) if drop else "")
-            row = _blank(stage, material, contestant, drop, why_not and f"n/a: {why_not}")
-            if not why_not:
-                gone = _gone(contestant, drop)
-                features = unit_features(contestant, material.alignment, gone)
-                answers[index, drop] = answer(exam, features, folds)
-                row |= _scores(exam, answers[index, drop], folds)
-                row |= _comparisons(exam, contestants, answers, index, drop)
-            rows.append(row)
-    stage.progress(f"bench {stage.city.key}", (number + 1) * per_label, labels * per_label)
+            asked: dict[tuple[int, ...] | None, list[int]] = {}
+            for number, (paper, exam) in enumerate(zip(papers, exams, strict=True)):
+                folds, why_not = _folds(contestant, paper.material, exam.split, stage)
+                why_not = why_not or (contestant.why_not(drop, modalities) if drop else "")
+                note = why_not and f"n/a: {why_not}"
+                rows[number].append(blank(stage.city.key, paper.material, contestant, drop, note))
+                if not why_not:
+                    asked.setdefault(folds, []).append(number)
+            for folds, numbers in asked.items():
+                gone = gone_of(contestant, drop)
+                features = unit_features(contestant, papers[0].material.alignment, gone)
+                found = answer_together([exams[number] for number in numbers], features, folds)
+                for number, given in zip(numbers, found, strict=True):
+                    mine = answers[number]
+                    mine[index, drop] = given
+                    rows[number][-1] |= scores(exams[number], given, folds)
+                    rows[number][-1] |= comparisons(exams[number], contestants, mine, index, drop)
     return rows
 
 
@@ -282,102 +332,3 @@ def _folds(
         path = split_path(stage.city, material)
         return (), f"held out another split: train with --hold-out-split {path}:{held['fold']}"
     return (int(held["fold"]),), ""
-
-
-def _gone(contestant: Contestant, drop: str) -> tuple[str, ...]:
-    """Return the modalities a contestant reads and must do without."""
-    gone = expand_modalities([drop]) if drop else []
-    return tuple(name for name in contestant.modalities if name in gone)
-
-
-def _blank(stage: _Stage, material: Material, contestant: Contestant, drop: str, note: str) -> Row:
-    """Return the row of a contestant before anything is scored."""
-    task = material.task
-    left = [name for name in contestant.modalities if name not in _gone(contestant, drop)]
-    return {
-        **dict.fromkeys(SCHEMA.names),
-        "city": stage.city.key,
-        "method": contestant.method,
-        "preset": contestant.preset,
-        "run": contestant.run,
-        "settings": contestant.settings,
-        "pretraining": contestant.pretraining,
-        "task": task.name,
-        "task_version": task.version,
-        "split": "spatial",
-        "probe": probe_for(task.kind)[0],
-        "drop": drop,
-        "seed": contestant.seed,
-        "metric": task.metric,
-        "leak": task.leak(tuple(left)),
-        "parameters": contestant.parameters,
-        "seconds": contestant.seconds,
-        "peak_mb": contestant.peak_mb,
-        "note": note,
-    }
-
-
-def _scores(exam: Exam, answers: Answers, folds: Sequence[int] | None) -> Row:
-    found = score(exam, answers)
-    used = range(exam.split.folds) if folds is None else folds
-    late = answers.unconverged
-    return {
-        "split_sha256": exam.split.sha256,
-        "group_m": exam.split.group_m,
-        "folds": "all" if folds is None else ",".join(str(fold) for fold in folds),
-        **_interval(found, "value", "low", "high"),
-        "n": found.n,
-        "groups": found.groups,
-        "too_few": found.too_few,
-        "removed": sum(exam.removed[fold] for fold in used) / len(used),
-        "imputed": answers.imputed,
-        "note": f"{late} fits did not converge" if late else "",
-    }
-
-
-def _interval(found: Interval, value: str, low: str, high: str) -> Row:
-    return {value: found.value, low: found.low, high: found.high}
-
-
-def _comparisons(
-    exam: Exam,
-    contestants: Sequence[Contestant],
-    answers: dict[tuple[int, str], Answers],
-    index: int,
-    drop: str,
-) -> Row:
-    """Return the retention of a drop, and a run's differences to concatenation and untrained."""
-    mine, row = answers[index, drop], Row()
-    position = {one.method: number for number, one in enumerate(contestants) if not one.run}
-    if drop and contestants[index].modalities:
-        full, floor = answers[index, ""], answers[position["constant"], ""]
-        there = replace(floor, scored=floor.scored & full.scored)
-        triple = [score(exam, one).value for one in (mine, there, full)]
-        row["retention"] = retention(triple[0], triple[1], triple[2], compare(exam, full, floor))
-        row["_triple"] = tuple(triple)
-    if not contestants[index].run or contestants[index].method == "untrained":
-        return row
-    # The untrained twin of a run stands right before it.
-    for name, other in (("concatenation", position.get("concatenation")), ("untrained", index - 1)):
-        if other is not None and (other, drop) in answers:
-            key = f"difference_{name}"
-            found = compare(exam, mine, answers[other, drop])
-            row |= _interval(found, key, f"{key}_low", f"{key}_high")
-    return row
-
-
-def _retention_notes(rows: Sequence[Row]) -> list[str]:
-    """Return retention over all tasks per contestant and drop, in words."""
-    triples: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
-    for row in rows:
-        if row["retention"] is not None:
-            triples.setdefault((title(row), row["drop"]), []).append(row["_triple"])
-    notes = []
-    for (name, drop), scores in triples.items():
-        means = retention_means(scores)
-        if means is not None:
-            notes.append(
-                f"{name} without {drop} keeps {means[0]:.0%} "
-                f"(ratio of means; mean of ratios {means[1]:.0%}; n = {means[2]})"
-            )
-    return notes

@@ -1,4 +1,4 @@
-"""What `urban fetch --city demo` and `urban demo` share: the files of a SYNTHETIC city as inputs."""
+"""What `urban fetch --city demo` and `urban demo` share: a SYNTHETIC city's files as inputs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

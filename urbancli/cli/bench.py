@@ -18,6 +18,9 @@ def command(
         list[str] | None,
         typer.Option(help="Score again with a modality or group missing; repeatable."),
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Score only its tasks: cookie, urbanfusion, demo.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
     splits: Annotated[
         bool, typer.Option("--splits", help="Write the split files and stop.")
@@ -39,7 +42,11 @@ def command(
     if not city:
         say(f"scoring every fetched city: {', '.join(cities)}")
     options = BenchOptions(
-        cities=tuple(cities), runs=tuple(run) if run else None, drop=tuple(drop or ()), seed=seed
+        cities=tuple(cities),
+        runs=tuple(run) if run else None,
+        drop=tuple(drop or ()),
+        seed=seed,
+        suite=suite,
     )
     with progress_bar() as progress:
         result = bench(workspace, options, progress)

@@ -1,9 +1,11 @@
 """The contract of a task family, and what every task does to a label before it is probed.
 
 A family is one file with `SPECIFICITY` and `task(label) -> Task | None`. The most specific family
-that knows a label defines its task.
+that knows a label defines its task. A family with `SUITE`, names of labels where `*` stands for any
+text, is a suite too, under its file's name.
 """
 
+import fnmatch
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ import numpy.typing as npt
 
 from urbancli import plugins
 from urbancli.bench.splits import NotScored
+from urbancli.errors import unknown
 from urbancli.labels.files import Label
 from urbancli.layers import expand_modalities
 
@@ -61,6 +64,24 @@ def find_task(label: Label) -> Task:
         if task is not None:
             return task
     raise ValueError(f"no task family takes the label '{label.name}'")
+
+
+def suites() -> list[str]:
+    """Return the names of the suites."""
+    names = plugins.names("bench.tasks")
+    return [name for name in names if hasattr(plugins.load("bench.tasks", name), "SUITE")]
+
+
+def in_suite(suite: str, label: str) -> bool:
+    """Return whether a label of this name belongs to a suite.
+
+    Raises:
+        UsageError: there is no such suite.
+    """
+    if suite not in suites():
+        raise unknown("suite", suite, suites())
+    patterns = plugins.load("bench.tasks", suite).SUITE
+    return any(fnmatch.fnmatchcase(label, pattern) for pattern in patterns)
 
 
 def has_value(label: Label) -> npt.NDArray[np.bool_]:

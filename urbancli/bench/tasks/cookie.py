@@ -23,6 +23,8 @@ TASKS = {
     )
 }  # fmt: skip
 
+SUITE = tuple(TASKS)
+
 
 def task(label: Label) -> Task | None:
     """Return the task of a label with one of the four names and the right kind of values."""

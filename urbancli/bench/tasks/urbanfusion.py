@@ -10,6 +10,8 @@ SPECIFICITY = 1
 
 LAND_COVER = Task("land_cover", 1, "classification", "macro_f1", "identity", ("satellite",))
 
+SUITE = (LAND_COVER.name,)
+
 
 def task(label: Label) -> Task | None:
     """Return the task of a label called `land_cover` that holds classes."""
