@@ -94,6 +94,10 @@ class Workspace:
         """Return the split of a label's units into spatial groups and folds."""
         return self.root / "splits" / f"{city}-{label}-s{seed}.parquet"
 
+    def picture_file(self, city: str) -> Path:
+        """Return the picture of a fetched city."""
+        return self.results_dir() / f"{city}.png"
+
     def results_dir(self) -> Path:
         """Return where the benchmark writes its rows."""
         return self.root / "results"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from urbancli.bench.controls import title
-from urbancli.bench.run import BenchResult, Row
+from urbancli.bench.rows import Row
+from urbancli.bench.run import BenchResult
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,0 +1,115 @@
+"""`urban demo`: the whole path on a SYNTHETIC city, offline: make, fetch, train, bench, look."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+
+DROPS = ("satellite", "osm", "pois")
+"""What the benchmark scores again without."""
+
+
+def command(
+    context: typer.Context,
+    seed: Annotated[int, typer.Option(min=0, help="Of the city: `demo` is 0, `demo-7` is 7.")] = 0,
+    tiles: Annotated[int, typer.Option(help="Tiles of 300 m along a side of the city.")] = 40,
+    gsd: Annotated[
+        float, typer.Option("--gsd", help="Pixels of the NAIP-like imagery, metres.")
+    ] = 2.5,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Make a SYNTHETIC city with known truth, fetch it, train every method, and score them."""
+    from urbancli.demo.recipe import SYNTHETIC, Recipe
+
+    recipe = Recipe(seed, tiles, gsd)
+    workspace = workspace_of(context)
+    started = time.monotonic()
+
+    def step(what: str) -> None:
+        say(f"[{time.monotonic() - started:5.1f} s] {what}")
+
+    say(f"{recipe.key} is {SYNTHETIC}")
+    step(f"files of the city → {workspace.inputs_dir(recipe.key)}")
+    folder = _make(workspace, recipe)
+    step(f"urban fetch --city {recipe.key}")
+    _fetch(workspace, recipe, folder, quiet=json)
+    step(f"a picture → {workspace.picture_file(recipe.key)}")
+    _draw(workspace, recipe)
+    runs = _train(workspace, recipe, step)
+    drops = " ".join(f"--drop {name}" for name in DROPS)
+    step(f"urban bench --city {recipe.key} --suite demo {drops}")
+    result = _bench(workspace, recipe, runs)
+    step("done")
+    if json:
+        print_json({"city": recipe.key, "synthetic": SYNTHETIC, "rows": result.rows})
+        return
+    from urbancli.report.terminal import render
+    from urbancli.report.truth import render_truth
+
+    render(result)
+    render_truth(result.rows, SYNTHETIC)
+    print(f"picture: {workspace.picture_file(recipe.key)}")
+    print(f"truth:   {folder / 'truth.json'}")
+    print(f"rows:    {result.path}")
+
+
+def _make(workspace: Any, recipe: Any) -> Any:
+    from urbancli.cli._demo import make_demo_inputs
+
+    return make_demo_inputs(workspace, recipe)
+
+
+def _fetch(workspace: Any, recipe: Any, folder: Any, *, quiet: bool) -> None:
+    from urbancli.cli._demo import demo_labels, demo_sources
+    from urbancli.demo.files import demo_city
+    from urbancli.fetching import fetch
+    from urbancli.grid import TILE_M
+    from urbancli.report.fetched import render
+
+    with progress_bar() as progress:
+        summary = fetch(
+            workspace,
+            demo_city(recipe),
+            demo_sources(folder),
+            demo_labels(folder),
+            progress,
+            TILE_M,
+        )
+    for note in summary["notes"]:
+        say(note)
+    if not quiet:
+        render(summary)
+
+
+def _draw(workspace: Any, recipe: Any) -> None:
+    from urbancli.demo.recipe import SYNTHETIC
+    from urbancli.layers import open_city
+    from urbancli.report.picture import draw_city
+
+    city = open_city(workspace, recipe.key)
+    draw_city(workspace, city, workspace.picture_file(recipe.key), f"{recipe.key}: {SYNTHETIC}")
+
+
+def _train(workspace: Any, recipe: Any, step: Any) -> list[str]:
+    """Train every method that exists with the preset `small`, and return the runs' names."""
+    from urbancli import plugins
+    from urbancli.layers import open_city
+    from urbancli.runs import RunOptions, create_run
+
+    runs = []
+    for method in plugins.names("methods"):
+        step(f"urban train --city {recipe.key} --method {method} --preset small")
+        with progress_bar() as progress:
+            city = open_city(workspace, recipe.key)
+            runs.append(create_run(workspace, city, method, RunOptions(), progress, say).name)
+    return runs
+
+
+def _bench(workspace: Any, recipe: Any, runs: list[str]) -> Any:
+    from urbancli.bench.run import BenchOptions, bench
+
+    options = BenchOptions((recipe.key,), tuple(runs), DROPS, suite="demo")
+    with progress_bar() as progress:
+        return bench(workspace, options, progress)
