@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import shapely
 
-from urbancli.city import City
+from urbancli.city import SYNTHETIC, City
 from urbancli.errors import UrbanError
 from urbancli.grid import Grid, Places, places_from_table, tiles_of
 from urbancli.labels.files import LabelSpec, read_label
@@ -86,16 +86,16 @@ def fetch(
         if facts:
             path = workspace.places_file(city.key)
             unlist(workspace, city.key, path)
-            write_table(path, places.to_table(), facts)
+            write_table(path, places.to_table(), facts | _marks(city))
         write_lock(workspace, city.key, found.lock)
         for source, plan in zip(sources, plans, strict=True):
-            _fetch_layer(workspace, source, plan, places, found, progress)
+            _fetch_layer(workspace, source, plan, (places, _marks(city)), found, progress)
             found.lock["layers"][source.layer] = plan
             write_lock(workspace, city.key, found.lock)
         for spec, (table, facts) in zip(labels, tables, strict=True):
             path = workspace.label_file(city.key, spec.name)
             unlist(workspace, city.key, path)
-            write_table(path, table, facts)
+            write_table(path, table, facts | _marks(city))
             found.lock["labels"][spec.name] = facts["source"]
         write_lock(workspace, city.key, found.lock)
         _finish(workspace, city.key)
@@ -106,9 +106,14 @@ def fetch(
         return {**summary(workspace, city.key), "notes": notes}
 
 
+def _marks(city: City) -> dict[str, str]:
+    """Return what every file of a city must say: that it is synthetic, or nothing."""
+    return {"synthetic": SYNTHETIC} if city.origin == "synthetic" else {}
+
+
 def summary(workspace: Workspace, key: str) -> dict[str, Any]:
     """Return the facts of every finished file of a city."""
-    places, _ = read_table(workspace.places_file(key), columns=["share_inside"])
+    places, about = read_table(workspace.places_file(key), columns=["share_inside"])
     share = places.column("share_inside").to_numpy()
 
     def facts(path: Path) -> dict[str, Any]:
@@ -118,6 +123,7 @@ def summary(workspace: Workspace, key: str) -> dict[str, Any]:
 
     return {
         "city": key,
+        "synthetic": about.get("synthetic", ""),
         "tiles": len(share),
         "edge_tiles": int((share < 1).sum()),
         "layers": {n: facts(workspace.layer_file(key, n)) for n in workspace.layers(key)},
@@ -150,10 +156,12 @@ def _fetch_layer(
     workspace: Workspace,
     source: Source,
     plan: dict[str, Any],
-    places: Places,
+    about: tuple[Places, dict[str, str]],
     found: Standing,
     progress: Progress,
 ) -> None:
+    """Bring one layer; `about` are the city's tiles and what its files must say."""
+    places, marks = about
     key = found.lock["city"]["key"]
     path = workspace.layer_file(key, source.layer)
     plan_fingerprint = layer_fingerprint(found.lock["city"], source.layer, plan)
@@ -178,6 +186,7 @@ def _fetch_layer(
         "provenance": plan,
         "plan_fingerprint": plan_fingerprint,
         **source.facts(),
+        **marks,
     }
     _compact(path, paths, source, facts, replaced=lambda: unlist(workspace, key, path))
     shutil.rmtree(staging)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
+from urbancli.city import SYNTHETIC
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Grid, Places, places_from_table
 from urbancli.workspace import BBOX_TYPE, Workspace, geometries, open_parquet, read_json, read_table
@@ -285,6 +286,11 @@ class CityLayers:
     workspace: Workspace
     key: str
     grid: Grid
+
+    def marks(self) -> dict[str, str]:
+        """Return what every file made from this city must say: that it is synthetic, or nothing."""
+        origin = fetched_area(self.workspace, self.key).get("origin")
+        return {"synthetic": SYNTHETIC} if origin == "synthetic" else {}
 
     def tiles(self) -> Places:
         """Return the city's tiles in file order: the order of every token and embedding table."""

@@ -110,6 +110,8 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
     for key in options.cities:
         mine = [run for run in runs if run.city == key]
         stage = _open_stage(open_city(workspace, key), mine, options, progress)
+        for mark in stage.city.marks().values():
+            notes.append({"city": "", "task": "", "note": f"{key} is {mark}"})
         pins.append(stage.pins(mine))
         papers = [_set_paper(stage, name) for name in _labels(workspace, key, options.suite)]
         for paper, done in zip(papers, _score_papers(stage, papers), strict=True):

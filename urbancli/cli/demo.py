@@ -21,7 +21,8 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Make a SYNTHETIC city with known truth, fetch it, train every method, and score them."""
-    from urbancli.demo.recipe import SYNTHETIC, Recipe
+    from urbancli.city import SYNTHETIC
+    from urbancli.demo.recipe import Recipe
 
     recipe = Recipe(seed, tiles, gsd)
     workspace = workspace_of(context)
@@ -84,7 +85,7 @@ def _fetch(workspace: Any, recipe: Any, folder: Any, *, quiet: bool) -> None:
 
 
 def _draw(workspace: Any, recipe: Any) -> None:
-    from urbancli.demo.recipe import SYNTHETIC
+    from urbancli.city import SYNTHETIC
     from urbancli.layers import open_city
     from urbancli.report.picture import draw_city
 

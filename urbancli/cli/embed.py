@@ -47,9 +47,11 @@ def command(
     _warn(opened, layers, wanted)
     values, present = opened.embed(layers, wanted, dropped)
     facts = {"run": run, "city": layers.key, "drop": dropped, "preset": opened.preset}
-    facts |= {"missing": list(opened.missing(layers))}
+    facts |= {"missing": list(opened.missing(layers)), **layers.marks()}
     write_embeddings(out, wanted, values, present, facts)
     missing = int((~present).sum())
+    for mark in layers.marks().values():
+        say(f"{layers.key} is {mark}")
     say(f"{out}: {int(present.sum()):,} places × {values.shape[1]}")
     if missing:
         say(f"{missing:,} places have none of the modalities left and are not in the file")

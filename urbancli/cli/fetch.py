@@ -1,11 +1,14 @@
 """`urban fetch`: a city's tiles, layers and labels into `data/<city>/`."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+from urbancli.cli._demo import demo_labels, demo_sources
 from urbancli.errors import UsageError
 
 
@@ -37,13 +40,11 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Bring imagery, OSM, POIs and labels of a city into GeoParquet, from local files."""
-    from urbancli.city import find_city, parse_box, slug
-    from urbancli.cli._demo import demo_labels, demo_recipe, demo_sources, make_demo_inputs
-    from urbancli.demo.files import demo_city
+    from urbancli.city import parse_box, slug
+    from urbancli.cli._demo import demo_recipe, make_demo_inputs
     from urbancli.fetching import fetch
     from urbancli.grid import TILE_M
     from urbancli.labels.files import parse_label
-    from urbancli.lock import fetched_city
 
     box = parse_box(bbox) if bbox is not None else None
     specs = [parse_label(text) for text in label or []]
@@ -54,24 +55,13 @@ def command(
     sources = _sources(imagery or [], osm, pois)
     made = demo_recipe(workspace, slug(city))
     if made is not None:
-        folder = make_demo_inputs(workspace, made)
-        given = {source.layer for source in sources}
-        sources += [source for source in demo_sources(folder) if source.layer not in given]
-        named = {spec.name for spec in specs}
-        specs += [spec for spec in demo_labels(folder) if spec.name not in named]
+        sources, specs = _with_demo(make_demo_inputs(workspace, made), sources, specs)
     if not sources and not specs:
         raise UsageError(
             "nothing to fetch: give --imagery, --osm, --pois or --label "
             "(live services are not part of this version)"
         )
-    # What a city's area is was settled by its first fetch; later ones add to it.
-    found = fetched_city(workspace, slug(city)) if bbox is None and aoi is None else None
-    if found is None and made is not None and bbox is None and aoi is None:
-        found = demo_city(made)
-    if found is None:
-        found = find_city(city, box, aoi)
-        if found.origin in {"table", "geocoder"}:
-            found = _limit(found, _footprints(imagery or [], osm))
+    found = _area(workspace, city, (box, aoi), made, lambda: _footprints(imagery or [], osm))
     with progress_bar() as progress:
         result = fetch(workspace, found, sources, specs, progress, TILE_M)
     for note in result["notes"]:
@@ -82,6 +72,44 @@ def command(
         from urbancli.report.fetched import render
 
         render(result)
+
+
+def _with_demo(folder: Path, sources: list[Any], specs: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return sources and labels, those of a generated city's files where none is given."""
+    layers, names = {source.layer for source in sources}, {spec.name for spec in specs}
+    more = [source for source in demo_sources(folder) if source.layer not in layers]
+    return sources + more, specs + [spec for spec in demo_labels(folder) if spec.name not in names]
+
+
+def _area(
+    workspace: Any,
+    name: str,
+    given: tuple[Any, Path | None],
+    made: Any,
+    covered: Callable[[], dict[str, Any]],
+) -> Any:
+    """Return the city with its area: as settled by its first fetch, as given, or as known.
+
+    Args:
+        workspace: where it may lie.
+        name: of the city.
+        given: its box and the file with its outline, if any.
+        made: the recipe of a generated city.
+        covered: says what local files cover, EPSG:4326.
+    """
+    from urbancli.city import find_city, slug
+    from urbancli.demo.files import demo_city
+    from urbancli.lock import fetched_city
+
+    if given == (None, None):
+        if (settled := fetched_city(workspace, slug(name))) is not None:
+            return settled
+        if made is not None:
+            return demo_city(made)
+    found = find_city(name, *given)
+    if made is not None:
+        return dataclasses.replace(found, origin="synthetic")
+    return _limit(found, covered()) if found.origin in {"table", "geocoder"} else found
 
 
 def _sources(imagery: list[str], osm: Path | None, pois: Path | None) -> list[Any]:
@@ -126,8 +154,6 @@ def _footprints(imagery: list[str], osm: Path | None) -> dict[str, Any]:
 
 def _limit(city: Any, covered: dict[str, Any]) -> Any:
     """Narrow a whole city to what its files cover: beyond them nothing could be embedded."""
-    import dataclasses
-
     import shapely
 
     for name, footprint in covered.items():

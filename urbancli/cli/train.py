@@ -59,6 +59,8 @@ def command(
     for key in cities:
         with progress_bar() as progress:
             opened = open_city(workspace, key)
+            for mark in opened.marks().values():
+                say(f"{key} is {mark}")
             runs.append(create_run(workspace, opened, method, options, progress, say))
     if json:
         print_json([run.facts for run in runs])

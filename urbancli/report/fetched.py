@@ -20,6 +20,8 @@ def render(summary: dict[str, Any]) -> None:
         f"[bold]{summary['city']}[/bold]: {summary['tiles']:,} tiles of 300 m, "
         f"{summary['edge_tiles']:,} of them cut by the edge"
     )
+    if summary["synthetic"]:
+        console.print(summary["synthetic"], style="bold yellow", highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold")
     table.add_column("rows", justify="right", no_wrap=True)

@@ -148,6 +148,7 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         "own_method": own,
         "preset": options.preset,
         "city": city.key,
+        **city.marks(),
         "seed": options.seed,
         "overrides": sorted(options.overrides),
         "without": without,
@@ -240,7 +241,7 @@ def create_run(
     facts = {**plan.facts, **_result(method, history, tokens)}
     values, present = make_run(folder, facts).embed(city, plan.places)
     about = {key: facts[key] for key in ("method", "preset", "city", "seed", "pretraining")}
-    about |= {"run": plan.name, "drop": []}
+    about |= {"run": plan.name, "drop": [], **city.marks()}
     write_embeddings(folder / "embeddings.parquet", plan.places, values, present, about)
     write_json(folder / "run.json", {**facts, "files": list_files(folder)})
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
