@@ -91,7 +91,7 @@ def demo_city(recipe: Recipe) -> City:
 def make_town(factors: Factors) -> Town:
     """Return the city that factors shape: streets and water, then buildings, trees and POIs."""
     from urbancli.demo.buildings import build
-    from urbancli.demo.pois import place_pois, poi_elements
+    from urbancli.demo.pois import place_pois
     from urbancli.demo.streets import lay_streets
     from urbancli.demo.trees import plant
 
@@ -99,7 +99,7 @@ def make_town(factors: Factors) -> Town:
     cells = skeleton.cells
     pois = place_pois(factors, cells)
     # First the skeleton's: its relations count members from there.
-    parts = [skeleton.elements, build(factors, cells), plant(factors, cells), poi_elements(pois)]
+    parts = [skeleton.elements, build(factors, cells), plant(factors, cells), pois.elements()]
     return Town(factors, cells, join_elements(parts), skeleton.relations, pois)
 
 

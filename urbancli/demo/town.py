@@ -103,6 +103,10 @@ class Pois:
     tags: Sequence[dict[str, str]]
     listed_name: Sequence[str]
 
+    def elements(self) -> Elements:
+        """Return them as the map has them."""
+        return Elements(np.asarray(shapely.points(self.xy), dtype=object), self.tags)
+
 
 @dataclass(frozen=True)
 class Town:
