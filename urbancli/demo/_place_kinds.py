@@ -7,10 +7,10 @@ NAMES = (
 )  # fmt: skip
 """Names of places as the map has them, of a language that does not exist."""
 
-CHAIN_WORDS = ("Zavex", "Zavimo", "Zavulon", "Zavarty")
+CHAIN_WORDS = ("Zavimarex", "Zavimarol", "Zavimarkin", "Zavimart")
 """First words of the names of chains, in the POI file only."""
 
-FAMILY_WORDS = ("Morrin", "Morrabe", "Morrosk", "Morrutel")
+FAMILY_WORDS = ("Morroskel", "Morroskin", "Morroska", "Morrosk")
 """First words of the names of family businesses, in the POI file only."""
 
 KINDS: dict[str, tuple[tuple[str, str], ...]] = {

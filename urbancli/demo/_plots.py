@@ -43,8 +43,8 @@ class Style(NamedTuple):
 
 STYLES = {
     "detached": Style(26, 42, 5, 3.5, 15, 11, 3),
-    "semidetached": Style(17, 40, 4, 4.5, 99, 11, 3),
-    "terrace": Style(13, 38, 3, 0, 99, 11, 3),
+    "semidetached": Style(19, 40, 4, 4.5, 99, 11, 3),
+    "terrace": Style(16, 38, 3, 0, 99, 11, 3),
     "slab": Style(42, 60, 6, 4, 99, 14, 4),
     "court": Style(40, 50, 0, 0, 99, 99, 0),
     "office": Style(40, 56, 2, 3, 99, 30, 4),

@@ -141,7 +141,7 @@ def _garages(factors: Factors, blocks: Blocks, plots: Plots) -> Geometries:
     metre = 1 / blocks.length[plots.block]
     start = plots.box[:, 1] + 0.7 * metre
     end = np.minimum(plots.right - 0.7 * metre, start + 4 * metre)
-    wanted = draws.follows("affluence", -0.5) & (end - start > 2.6 * metre)
+    wanted = draws.follows("affluence", -1.2) & (end - start > 2.6 * metre)
     front, back = plots.box[:, 2], plots.box[:, 3]
     box = np.column_stack([start, end, front, front + 0.6 * (back - front)])
     return rectangles(blocks, plots.take(wanted), box[wanted])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urbancli.demo._draws import Draws, Floats, choose, tile_levels
+from urbancli.demo._draws import SLOPE, Draws, Floats, choose, sigmoid, tile_levels
 from urbancli.demo._place_kinds import CHAIN_WORDS, FAMILY_WORDS, KINDS, NAMES
 from urbancli.demo._plots import inner_blocks
 from urbancli.demo.factors import Factors
@@ -22,7 +22,7 @@ from urbancli.workspace import atomic_path
 POIS_PER_TILE, GROWTH = 14.0, 0.4
 """POIs of a tile at mean density, and the growth of their logarithm per standard deviation."""
 
-FEWEST_POIS, MOST_POIS = 6, 80
+FEWEST_POIS, MOST_POIS = 8, 80
 
 SPOTS = 16
 """Where POIs may be in each block."""
@@ -53,7 +53,8 @@ def place_pois(factors: Factors, cells: Cells) -> Pois:
     for code, variant, name in zip(codes, which, names, strict=True):
         key, value = KINDS[code][variant]
         tags.append({key: value, "name": name})
-    chained = draws.follows("chains")
+    # The field varies within a tile and encoders look beyond it: here its value on the spot counts.
+    chained = draws.happens(sigmoid(SLOPE * factors.at("chains", *xy.T)))
     first = np.where(chained, draws.pick(CHAIN_WORDS), draws.pick(FAMILY_WORDS)).tolist()
     return Pois(xy, tags, [f"{word} {name}" for word, name in zip(first, names, strict=True)])
 
