@@ -31,14 +31,14 @@ class Course:
             it begins and ends outside the square or on another course.
         half_m: (N,) half its width there, metres.
         clear_m: what streets keep beyond that, metres.
-        island: (first, last) point of the stretch that has an island, None for none.
+        special: (first, last) point of the stretch with the river's island or the tracks' yard.
     """
 
     kind: str
     points: Floats
     half_m: Floats
     clear_m: float
-    island: tuple[int, int] | None = None
+    special: tuple[int, int] | None = None
 
     @property
     def line(self) -> shapely.LineString:
@@ -64,6 +64,19 @@ class Course:
         return shapely.make_valid(shapely.Polygon(np.concatenate([left, right[::-1]])))
 
 
+@dataclass(frozen=True)
+class Barrier:
+    """What streets cross on bridges or not at all.
+
+    Attributes:
+        kind: of a course, or `lake`.
+        area: metres from the square's south-west corner.
+    """
+
+    kind: str
+    area: shapely.Geometry
+
+
 def draw_courses(recipe: Recipe, centre: Floats) -> list[Course]:
     """Return all courses; crossed by streets in a bridge each."""
     left, _, right, _ = recipe.rendered_m
@@ -77,11 +90,20 @@ def draw_courses(recipe: Recipe, centre: Floats) -> list[Course]:
     courses = [
         *_streams(side, river, generator),
         _canal(side, river, generator),
-        Course("rail", rail, np.full(len(rail), 7.0), 12.0),
+        _rail(rail, side, generator),
         _motorway(side, centre, turn, generator),
         river,
     ]
     return courses
+
+
+def _rail(points: Floats, side: float, generator: np.random.Generator) -> Course:
+    """Return the tracks, with a yard beside them on one stretch."""
+    first = int(len(points) * generator.uniform(0.62, 0.7))
+    last = first + (36 if side >= RING_SIDE_M else 20)
+    place = np.arange(len(points))
+    half = 7 + 16 * np.clip(np.minimum(place - first + 6, last + 6 - place) / 6, 0, 1)
+    return Course("rail", points, half, 12.0, (first, last))
 
 
 def _across(
@@ -125,7 +147,7 @@ def _within(points: Floats, side: float, beyond_m: float) -> Floats:
 def _river(
     side: float, centre: Floats, turn: float, away: float, generator: np.random.Generator
 ) -> Course:
-    points = _across(side, centre, turn, -away, (side / 42, side / 3.2), generator)
+    points = _across(side, centre, turn, -away, (side / 34, side / 3.4), generator)
     count = len(points)
     half = 34 + 7 * np.sin(np.arange(count) / 37 + generator.uniform(0, 6))
     first = int(count * generator.uniform(0.25, 0.4))

@@ -1,11 +1,9 @@
 """Names of streets and places in an invented language, made from syllables."""
 
 import numpy as np
-import numpy.typing as npt
 
+from urbancli.demo._network import CLASSES, Ways
 from urbancli.demo.recipe import Recipe
-
-Integers = npt.NDArray[np.int64]
 
 ONSETS = ("b", "br", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v")
 VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou")
@@ -36,29 +34,17 @@ def name_stems(recipe: Recipe) -> list[str]:
     return list(stems)
 
 
-def street_names(
-    recipe: Recipe,
-    kinds: list[str],
-    line: Integers,
-    stretch: Integers,
-) -> list[str]:
-    """Return the names of ways: one for each stretch of a line and class; '' for the nameless.
-
-    Args:
-        recipe: of the city.
-        kinds: (W,) classes of the ways.
-        line: (W,) the lattice line of each.
-        stretch: (W,) the stretch of it.
-    """
+def street_names(recipe: Recipe, ways: Ways) -> list[str]:
+    """Return the names of ways: one for each stretch of a line; '' for the nameless."""
     stems = name_stems(recipe)
-    keys = np.stack([line, stretch], axis=1)
-    _, street = np.unique(keys, axis=0, return_inverse=True)
+    _, street = np.unique(np.stack([ways.line, ways.stretch]), axis=1, return_inverse=True)
     street = street.ravel()
-    count = int(street.max()) + 1 if len(street) else 0
+    count = len(ways)
     generator = recipe.generator("street names")
-    stem = generator.integers(0, len(stems), count)
-    sort = generator.integers(0, 1 << 16, count)
+    stem = generator.integers(0, len(stems), count)[street]
+    sort = generator.integers(0, 1 << 16, count)[street]
+    kinds = [CLASSES[kind] for kind in ways.kind]
     return [
-        f"{stems[stem[s]]} {TYPES[kind][sort[s] % len(TYPES[kind])]}" if kind in TYPES else ""
-        for kind, s in zip(kinds, street, strict=True)
+        f"{stems[stem[i]]} {TYPES[kind][sort[i] % len(TYPES[kind])]}" if kind in TYPES else ""
+        for i, kind in enumerate(kinds)
     ]

@@ -1,16 +1,17 @@
 """Which sides of cells carry a street, of which class, and the ways they are joined to.
 
-Segments run from vertex to vertex of the lattice. Where one crosses water, tracks or the motorway it
-is either left out or gets a bridge (or an underpass) of its own way.
+Segments run from vertex to vertex of the lattice. Where one crosses water, tracks or the motorway
+it is either left out or gets a bridge (or an underpass) of its own way.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
-from urbancli.demo._courses import Course
+from urbancli.demo._courses import Barrier
 from urbancli.demo._lattice import PRIMARY, SECONDARY, TERTIARY, Lattice
 from urbancli.demo._zones import BUILT, GREEN, Blocks, Zones
 from urbancli.workspace import Geometries
@@ -85,7 +86,7 @@ class Ways:
 
 
 def draw_segments(
-    lattice: Lattice, blocks: Blocks, zones: Zones, courses: list[Course],
+    lattice: Lattice, blocks: Blocks, zones: Zones, barriers: list[Barrier],
     generator: np.random.Generator,
 ) -> Segments:  # fmt: skip
     """Return all segments that carry a street, in one network."""
@@ -102,7 +103,7 @@ def draw_segments(
     kind = np.concatenate([kind.ravel(), across_kind])
     used = np.flatnonzero(kind)
     ends, line, step, kind = ends[used], line[used], step[used], kind[used]
-    crossing, level = _cross(lattice, ends, kind, courses, generator)
+    crossing, level = _cross(lattice, ends, kind, barriers, generator)
     middle = np.zeros(len(kind), dtype=bool)
     segments = Segments(ends, line, step, kind, crossing, level, middle)
     return _connected(take(segments, kind > NO_STREET), number.size)
@@ -116,10 +117,10 @@ def take(segments: Segments, index: npt.NDArray[np.generic]) -> Segments:
     )  # fmt: skip
 
 
-def _sides(cells: npt.NDArray[np.generic], outside: object) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _sides(cells: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return what a grid of cells holds on both sides of each segment, (2, lines, steps) each."""
     both = np.stack([cells, cells.T])
-    wide = np.pad(both, ((0, 0), (1, 1), (0, 0)), constant_values=outside)
+    wide = np.pad(both, ((0, 0), (1, 1), (0, 0)), mode="edge")
     return wide[:, :-1], wide[:, 1:]
 
 
@@ -130,13 +131,13 @@ def _classes(
     size = lattice.size
     shape = (2, size + 1, size)
     kind = np.repeat((lattice.rank + 1)[:, :, None], size, axis=2)
-    centrality = np.mean(_sides(blocks.factor["centrality"][blocks.of_cell], 0.0), axis=0)
-    density = np.mean(_sides(blocks.factor["density"][blocks.of_cell], 0.0), axis=0)
-    first, second = _sides(zones, "")
+    centrality = np.mean(_sides(blocks.factor["centrality"][blocks.of_cell]), axis=0)
+    density = np.mean(_sides(blocks.factor["density"][blocks.of_cell]), axis=0)
+    first, second = _sides(zones)
     chance = generator.random((3, *shape))
     minor = kind == HOME
     built = np.isin(first, BUILT) | np.isin(second, BUILT)
-    gone = minor & (chance[0] < 0.42 / (1 + np.exp(0.9 * (centrality + density))))
+    gone = minor & (chance[0] < 0.5 / (1 + np.exp(0.9 * (centrality + density))))
     kind[gone] = np.select(
         [chance[1][gone] < 0.34, chance[1][gone] < 0.55], [SERVICE, FOOT], NO_STREET
     )
@@ -147,19 +148,19 @@ def _classes(
     kind[minor & wild] = np.where(chance[1] < 0.4, TRACK, NO_STREET)[minor & wild]
     edge = np.isin(first, ("water", "railway")) | np.isin(second, ("water", "railway"))
     kind[minor & wild & edge] = np.where(chance[1] < 0.5, FOOT, NO_STREET)[minor & wild & edge]
-    wilder = ~built & (kind == THIRD)
+    wilder = ~built & (kind == THIRD) & ~edge
     kind[wilder] = np.where(chance[2] < 0.5, THIRD, TRACK)[wilder]
-    kind[(kind == HOME) & _strolling(lattice, centrality)] = PEDESTRIAN
+    kind[(kind == HOME) & _strolling(lattice)] = PEDESTRIAN
     kind[:, [0, -1]] = NO_STREET
     return kind
 
 
-def _strolling(lattice: Lattice, centrality: Floats) -> Flags:
+def _strolling(lattice: Lattice) -> Flags:
     """Return which sides of cells lie in the very centre, (2, lines, steps)."""
     lines = lattice.lines()
     middle = (lines[:, :, :-1] + lines[:, :, 1:]) / 2
     away = np.hypot(*np.moveaxis(middle - lattice.centre, -1, 0))
-    return np.asarray((away < 420) | ((centrality > 2.2) & (away < 0.35 * lattice.side_m)))
+    return np.asarray(away < min(430.0, 0.07 * lattice.side_m))
 
 
 def _across_parks(
@@ -177,10 +178,10 @@ def _across_parks(
 
 
 def _cross(
-    lattice: Lattice, ends: Integers, kind: Integers, courses: list[Course],
+    lattice: Lattice, ends: Integers, kind: Integers, barriers: list[Barrier],
     generator: np.random.Generator,
 ) -> tuple[Floats, Integers]:  # fmt: skip
-    """Bridge what crosses courses, and take what may not cross out of `kind`.
+    """Bridge what crosses barriers, and take what may not cross out of `kind`.
 
     Returns:
         (E, 2) where each bridge begins and ends, and its level (E,).
@@ -190,11 +191,10 @@ def _cross(
     tree = shapely.STRtree(lines)
     crossing = np.full((len(ends), 2), np.nan)
     level = np.zeros(len(ends), dtype=np.int64)
-    chance = generator.random((len(courses), len(ends)))
-    for course, draw in zip(courses, chance, strict=True):
-        wide = course.area()
-        hit = np.sort(tree.query(wide, predicate="intersects"))
-        over = shapely.buffer(wide, 6.0, quad_segs=4)
+    chance = generator.random((len(barriers), len(ends)))
+    for barrier, draw in zip(barriers, chance, strict=True):
+        hit = np.sort(tree.query(barrier.area, predicate="intersects"))
+        over = shapely.buffer(barrier.area, 6.0, quad_segs=4)
         shapely.prepare(over)
         inside = shapely.intersection(lines[hit], over)
         spots, owner = shapely.get_coordinates(inside, return_index=True)
@@ -204,24 +204,24 @@ def _cross(
         np.maximum.at(high, owner, share)
         crossing[hit, 0] = np.fmin(crossing[hit, 0], low)
         crossing[hit, 1] = np.fmax(crossing[hit, 1], high)
-        kind[hit], made = _crossed(course.kind, kind[hit], draw[hit])
+        kind[hit], made = _crossed(barrier.kind, kind[hit], draw[hit])
         level[hit] = np.where(level[hit] == BRIDGE, BRIDGE, made)
     crossing[level == ON_GROUND] = np.nan
     return crossing, level
 
 
-def _crossed(course: str, kind: Integers, draw: Floats) -> tuple[Integers, Integers]:
-    """Return what becomes of streets that cross a course: class, and level of the crossing."""
+def _crossed(barrier: str, kind: Integers, draw: Floats) -> tuple[Integers, Integers]:
+    """Return what becomes of streets that cross a barrier: class, and level of the crossing."""
     main = np.isin(kind, (THIRD, SECOND, FIRST))
     level = np.full(len(kind), BRIDGE)
     walk = np.where(np.isin(kind, (CYCLE, PATH)), kind, FOOT)
-    if course == "stream":
+    if barrier == "stream":
         lesser = np.select(
             [draw < 0.22, draw < 0.68], [np.where(kind == HOME, HOME, walk), walk], NO_STREET
         )
-    elif course == "river":
+    elif barrier in ("river", "lake"):
         lesser = np.full(len(kind), NO_STREET)
-    elif course == "canal":
+    elif barrier == "canal":
         lesser = np.where(draw < 0.3, walk, NO_STREET)
     else:
         lesser = np.select([draw < 0.1, draw < 0.3], [HOME, walk], NO_STREET)

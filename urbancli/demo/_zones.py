@@ -84,8 +84,8 @@ def draw_zones(lattice: Lattice, blocks: Blocks, courses: list[Course], factors:
     by_block = _block_zones(lattice, blocks, courses, generator)
     zones = by_block[blocks.of_cell]
     _scatter(zones, lattice, blocks, generator)
-    green = _under(lattice, courses, zones)
-    _keep_built(zones, green, lattice, blocks)
+    fixed = _under(lattice, courses, zones) | _central_park(lattice, blocks)[blocks.of_cell]
+    _keep_built(zones, fixed, lattice)
     return zones
 
 
@@ -105,9 +105,9 @@ def _block_zones(
 
     wild = generator.standard_normal((2, len(blocks)))
     country = 0.9 * np.clip(blocks.outward_m / 500, -1.5, 1.2) - 0.7 * factor["density"]
-    country += -0.5 * factor["centrality"] + 0.4 * wild[0]
+    country += -0.5 * factor["centrality"] + 0.2 * wild[0]
     rural = country > np.quantile(country[inside], 0.955)
-    kind = np.digitize(factor["greenery"] + 0.4 * wild[1], [-0.5, 0.4])
+    kind = np.digitize(factor["greenery"] + 0.15 * wild[1], [-0.5, 0.4])
     zone[rural] = np.array(["farmland", "meadow", "forest"], dtype=object)[kind[rural]]
     choose("commercial", factor["centrality"], 0.035)
     works = _near(blocks, lattice, courses, ("rail", "motorway"))
@@ -180,9 +180,7 @@ def _under(lattice: Lattice, courses: list[Course], zones: Zones) -> npt.NDArray
     return taken
 
 
-def _keep_built(
-    zones: Zones, fixed: npt.NDArray[np.bool_], lattice: Lattice, blocks: Blocks
-) -> None:
+def _keep_built(zones: Zones, fixed: npt.NDArray[np.bool_], lattice: Lattice) -> None:
     """Let houses into the most central tiles of the city that have hardly any.
 
     One tile in twelve may stay as it is: big parks, woods and fields at the edge.
