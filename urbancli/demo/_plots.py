@@ -18,6 +18,12 @@ from urbancli.demo.town import Cells
 NARROWEST_M = 12.0
 """A block is not built on where, less its setbacks, a side is shorter."""
 
+STREET_M, BORDER_M = 3.0, 1.5
+"""A side with a wider setback has a street; one without keeps this far from the next block."""
+
+FACING_M = 60.0
+"""A street along a side weighs as much as so many metres when a block's rows are laid."""
+
 
 class Style(NamedTuple):
     """How a block is built: all lengths in metres.
@@ -76,12 +82,14 @@ class Blocks:
 
     Attributes:
         corners: (C, 4, 2) metres, counter-clockwise.
+        street: (C, 4) whether there is a street along each side.
         usable: (C,) whether something can stand there: convex and not too narrow.
         length: (C,) metres along u.
         width: (C,) metres along v.
     """
 
     corners: Floats
+    street: Flags
     usable: Flags
     length: Floats
     width: Floats
@@ -101,11 +109,16 @@ class Blocks:
 
 
 def inner_blocks(cells: Cells, further_m: float = 0.0) -> Blocks:
-    """Return the blocks less their setbacks and `further_m` metres more (less if negative)."""
+    """Return the blocks less their setbacks and `further_m` metres more (less if negative).
+
+    They are turned so that rows of plots face streets, along the longer sides if all are streets.
+    """
     start, side = cells.corners, np.roll(cells.corners, -1, axis=1) - cells.corners
     length = np.linalg.norm(side, axis=2)
+    street = cells.setback_m > STREET_M
+    setback = np.maximum(cells.setback_m, BORDER_M)
     normal = np.stack([-side[..., 1], side[..., 0]], axis=2) / length[..., None]
-    offset = np.einsum("ckd,ckd->ck", normal, start) + cells.setback_m + further_m
+    offset = np.einsum("ckd,ckd->ck", normal, start) + setback + further_m
     # Corner k is where the moved sides k − 1 and k meet: normal · x = offset for both.
     before, reach = np.roll(normal, 1, axis=1), np.roll(offset, 1, axis=1)
     cross = before[..., 0] * normal[..., 1] - before[..., 1] * normal[..., 0]
@@ -116,10 +129,12 @@ def inner_blocks(cells: Cells, further_m: float = 0.0) -> Blocks:
     moved = np.roll(corners, -1, axis=1) - corners
     kept = np.einsum("ckd,ckd->ck", moved, side) / length
     usable = ((cross > 0.1) & (kept > NARROWEST_M)).all(axis=1)
-    turn = kept[:, 1] + kept[:, 3] > kept[:, 0] + kept[:, 2]
-    corners[turn] = np.roll(corners[turn], -1, axis=1)
-    kept[turn] = np.roll(kept[turn], -1, axis=1)
-    return Blocks(corners, usable, (kept[:, 0] + kept[:, 2]) / 2, (kept[:, 1] + kept[:, 3]) / 2)
+    pairs = (kept + FACING_M * street).reshape(-1, 2, 2).sum(axis=1)
+    turn = pairs[:, 1] > pairs[:, 0]
+    for each in (corners, kept, street):
+        each[turn] = np.roll(each[turn], -1, axis=1)
+    length, width = ((kept[:, k] + kept[:, k + 2]) / 2 for k in (0, 1))
+    return Blocks(corners, street, usable, length, width)
 
 
 def styles(factors: Factors, cells: Cells) -> npt.NDArray[np.object_]:

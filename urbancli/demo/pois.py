@@ -31,6 +31,9 @@ BUSY = {"commercial": 8.0, "retail": 8.0, "residential": 2.0, "park": 0.5, "scho
         "hospital": 1.0, "industrial": 0.7, "water": 0.0, "railway": 0.0}  # fmt: skip
 """How likely a POI is in a block, by zone; 0.2 where not listed."""
 
+BACKYARD = 0.05
+"""How likely a POI is on a side without a street, compared with a street."""
+
 CODE = {
     "affluence": ("A", "-"), "greenery": ("G", "-"), "age": ("O", "-"), "centrality": ("C", "-"),
 }  # fmt: skip
@@ -69,8 +72,10 @@ def _spots(factors: Factors, cells: Cells) -> tuple[Floats, Floats]:
     front = ~np.isin(cells.zone, ("park", "forest", "farmland", "meadow", "cemetery"))[block]
     u = np.where(front & (side >= 2), side % 2, u)
     v = np.where(front & (side < 2), side % 2, v)
+    # Sides run counter-clockwise from v = 0.
+    hidden = front & ~blocks.street[block, np.array([0, 2, 3, 1])[side]]
     weight = np.array([BUSY.get(zone, 0.2) for zone in cells.zone]) * blocks.usable
-    return blocks.at(block, u, v), weight[block]
+    return blocks.at(block, u, v), weight[block] * np.where(hidden, BACKYARD, 1.0)
 
 
 def write_pois(path: Path, pois: Pois) -> None:

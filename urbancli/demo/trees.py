@@ -82,7 +82,7 @@ def _spots(factors: Factors, cells: Cells) -> tuple[Floats, Floats]:
     ahead = (along + draws.generator.uniform(0.15, 0.85, len(block))) / STREET_SPOTS
     start, end = streets.corners[block, side], streets.corners[block, (side + 1) % 4]
     street = start + (end - start) * ahead[:, None]
-    lined = streets.usable[block] & _on_street(cells)[block] & (cells.zone[block] != "water")
+    lined = (streets.street & streets.usable[:, None])[block, side] & (cells.zone[block] != "water")
     # Behind houses trees stand near the middle line, where gardens meet and no house reaches.
     style = styles(factors, cells)
     blocks = inner_blocks(cells)
@@ -96,11 +96,6 @@ def _spots(factors: Factors, cells: Cells) -> tuple[Floats, Floats]:
     spots = np.concatenate([street, ground])
     weights = np.concatenate([lined * 1.0, (weight * blocks.usable)[inside]])
     return spots, weights
-
-
-def _on_street(cells: Cells) -> Flags:
-    """Return which cells have streets on all sides."""
-    return np.asarray((cells.setback_m > 3).all(axis=1))
 
 
 def _sides(cells: int) -> tuple[Integers, Integers, Integers]:
