@@ -145,6 +145,19 @@ def test_nodata_and_edges_are_invalid_and_counted(tmp_path: Path) -> None:
     assert facts["pixel_m"] == 10.0
 
 
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
+def test_what_a_file_without_nodata_does_not_reach_is_invalid(tmp_path: Path, bands: int) -> None:
+    """Of naip too: its fourth band is near infrared, so that the mask becomes a fifth one."""
+    samples = _noise(bands, (SHAPE[0], 300), "uint8")
+    layer = "naip" if bands == 4 else "sentinel2"
+    path = _write(tmp_path / "a.tif", samples)
+    read, valid = _fetch(tmp_path, path, layer=layer).read(LEFT // 10, -TOP // 10, 600, SHAPE[0])
+    known = np.arange(600) < 300
+    np.testing.assert_array_equal(valid, np.broadcast_to(known, valid.shape))
+    np.testing.assert_array_equal(read[:, :, :300], samples)
+    assert not read[:, :, 300:].any()
+
+
 def test_of_several_files_the_first_valid_wins(tmp_path: Path) -> None:
     first, second = _noise(), _noise()[:, ::-1] + 1000
     first[:, :, 250:] = 0

@@ -193,3 +193,15 @@ def warped(
         **known,
     ) as warp:
         yield warp
+
+
+def valid_pixels(warp: Any) -> npt.NDArray[np.bool_]:
+    """Return where (S, S) a warped raster is valid.
+
+    GDAL takes an alpha band for the mask only as the second or fourth band; here any is.
+    """
+    from rasterio.enums import ColorInterp
+
+    if ColorInterp.alpha in warp.colorinterp:
+        return np.asarray(warp.read(warp.colorinterp.index(ColorInterp.alpha) + 1) > 0)
+    return np.asarray(warp.dataset_mask() > 0)

@@ -101,11 +101,10 @@ def _signed(item: Item, asset: Asset) -> str:
     if not host.endswith(".blob.core.windows.net"):
         return asset.location
     import planetary_computer  # type: ignore[import-untyped]
-    from requests import RequestException
 
     try:
         return str(planetary_computer.sign(asset.href))
-    except (RequestException, ValueError):
+    except (OSError, ValueError):  # what requests raises is an OSError
         raise ServiceError(
             f"cannot get a token to read asset {asset.name} of item {item.item_id} on {host}: try "
             "again later"

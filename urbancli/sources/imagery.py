@@ -26,6 +26,7 @@ from urbancli.sources._pixels import (
     pixel_sides_m,
     sample_bands,
     tile_rows,
+    valid_pixels,
     warped,
     with_near_infrared,
 )
@@ -81,7 +82,7 @@ class Source(base.Source):
             "pixel_m": self._pixel_m,
             "resampling": "bilinear",
             "halo_m": SATELLITE_WINDOW_M / 2,
-            "version": 2,
+            "version": 3,
         }
 
     def blocks(self, places: Places) -> list[Block]:
@@ -153,7 +154,7 @@ class Source(base.Source):
             if valid.all():
                 break
             with warped(dataset, block, self._pixel_m) as warp:
-                mask = (warp.dataset_mask() > 0) & ~valid
+                mask = valid_pixels(warp) & ~valid
                 if mask.any():
                     read = warp.read(sample_bands(dataset))
                     if self._dtype.kind == "f":

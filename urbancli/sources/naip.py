@@ -25,6 +25,7 @@ from urbancli.sources._pixels import (
     pixel_sides_m,
     tile_parts,
     tile_rows,
+    valid_pixels,
     warped,
     with_near_infrared,
 )
@@ -186,7 +187,7 @@ class Source(base.Source):
             )
         try:
             with warped(dataset, block, self._pixel_m) as warp:
-                mask = (warp.dataset_mask() > 0) & (by < 0)
+                mask = valid_pixels(warp) & (by < 0)
                 if mask.any():
                     read = warp.read(list(range(1, len(BANDS) + 1)))
                     np.copyto(samples, read, where=mask)

@@ -214,7 +214,7 @@ class Source(base.Source):
         if any(self._asked) or items[0].acquired - items[-1].acquired <= YEAR:
             return False
         recent = [item for item in items if items[0].acquired - item.acquired <= YEAR]
-        return bool((share_seen(union(recent), places) > 0).all())
+        return bool((share_seen(union(recent), places) > 0.5).all())
 
     def _near(self, block: Block) -> list[Date]:
         """Return the dates whose scenes touch a block, least cloudy first."""
@@ -303,13 +303,13 @@ def offset(item: Item) -> tuple[int, str]:
 def choose(dates: Sequence[Date], places: Places, most: int) -> list[Date]:
     """Return the least cloudy dates such that each tile has at least `most`, where there are.
 
-    A date is left out where every tile that it touches has enough: a city between two orbits gets
-    its dates from both.
+    A date is left out where every tile that it shows most of has enough: a city between two orbits
+    gets its dates from both.
     """
     count = np.zeros(len(places), dtype=np.int64)
     chosen = []
     for date in sorted(dates, key=lambda date: (date.cloud_cover, date.day)):
-        seen = share_seen(date.footprint, places) > 0
+        seen = share_seen(date.footprint, places) > 0.5
         if (count[seen] < most).any():
             chosen.append(date)
             count += seen
@@ -337,7 +337,7 @@ def _last_year(items: Sequence[Item], places: Places) -> list[Item]:
     recent = [item for item in items if items[-1].acquired - item.acquired <= YEAR]
     if not recent:
         return []
-    seen, ever = (share_seen(union(group), places) > 0 for group in (recent, items))
+    seen, ever = (share_seen(union(group), places) > 0.5 for group in (recent, items))
     return recent if (seen == ever).all() else list(items)
 
 
