@@ -17,6 +17,9 @@ Floats = npt.NDArray[np.float64]
 STEP_M = 20.0
 """Distance between the points of a course, metres."""
 
+SHORTEST_BEND_M = 900.0
+"""Courses bend no faster, so that their sides never cross, metres."""
+
 RING_SIDE_M = 9000.0
 """Rendered squares of this side or more have a motorway ring, smaller ones a through road."""
 
@@ -126,7 +129,8 @@ def _across(
     swung = np.zeros_like(along)
     for part in (1.0, 0.47, 0.23):
         phase = generator.uniform(0, 2 * np.pi)
-        swung += height * part * np.sin(2 * np.pi * along / (wave * part) + phase)
+        bend = max(wave * part, SHORTEST_BEND_M)
+        swung += height * part * np.sin(2 * np.pi * along / bend + phase)
     # It keeps its distance from the centre: waves grow away from there.
     swung *= 0.35 + 0.65 * np.clip(np.abs(along) / (0.15 * side), 0, 1)
     ahead = np.array([np.cos(turn), np.sin(turn)])
@@ -160,7 +164,7 @@ def _river(
 def _streams(side: float, river: Course, generator: np.random.Generator) -> list[Course]:
     """Return brooks that run from the square's sides into the river, on both banks."""
     streams = []
-    count = 4 if side >= RING_SIDE_M else 2
+    count = 4
     for k in range(count):
         share = (k + 0.5 + generator.uniform(-0.2, 0.2)) / count
         mouth = river.points[int(np.clip(share, 0.12, 0.88) * len(river.points))]

@@ -217,15 +217,15 @@ def _crossed(barrier: str, kind: Integers, draw: Floats) -> tuple[Integers, Inte
     walk = np.where(np.isin(kind, (CYCLE, PATH)), kind, FOOT)
     if barrier == "stream":
         lesser = np.select(
-            [draw < 0.22, draw < 0.68], [np.where(kind == HOME, HOME, walk), walk], NO_STREET
+            [draw < 0.1, draw < 0.75], [np.where(kind == HOME, HOME, walk), walk], NO_STREET
         )
     elif barrier in ("river", "lake"):
         lesser = np.full(len(kind), NO_STREET)
     elif barrier == "canal":
-        lesser = np.where(draw < 0.3, walk, NO_STREET)
+        lesser = np.where(draw < 0.45, walk, NO_STREET)
     else:
-        lesser = np.select([draw < 0.1, draw < 0.3], [HOME, walk], NO_STREET)
-        level[~main & (draw < 0.1)] = TUNNEL
+        lesser = np.select([draw < 0.08, draw < 0.45], [HOME, walk], NO_STREET)
+        level[~main & (draw < 0.08)] = TUNNEL
     return np.where(main | (kind == NO_STREET), kind, lesser), level
 
 

@@ -117,6 +117,8 @@ def motorway_elements(
     parts = [_lines(line, over, side, fast) for line in (left[::-1], right)]
     ramp = {"highway": "motorway_link", "oneway": "yes", "lanes": "1", "surface": "asphalt"}
     shapes = _ramps(road, segments, lattice)
+    dry = ~np.array([shapely.intersects(shapes, area) for area in over]).any(axis=0)
+    shapes = shapes[dry]
     parts.append(Elements(shapes, [{**ramp, "maxspeed": "60"} for _ in shapes]))
     return parts
 

@@ -21,7 +21,7 @@ REACH_POINTS = 30
 ROUND_M = 30.0
 """Radius of the corners of lakes, metres."""
 
-ISLAND_LAKE_M2 = 16_000.0
+ISLAND_LAKE_M2 = 12_000.0
 """Lakes of this area or more have an island."""
 
 
@@ -38,18 +38,18 @@ def draw_lakes(
     # The one nearest the centre, which is the big park's, has the largest lake.
     away = np.hypot(*(blocks.centre[chosen] - lattice.centre).T)
     chosen = chosen[np.argsort(away, kind="stable")]
-    others = generator.permutation(len(chosen) - 1)[: wanted - 1] + 1 if len(chosen) else []
-    chosen = chosen[[0, *np.sort(others)]] if len(chosen) else chosen
+    further = generator.permutation(max(0, len(chosen) - 1))[: wanted - 1] + 1
+    chosen = np.concatenate([chosen[:1], chosen[np.sort(further)]])
     quads = np.asarray(shapely.polygons(lattice.corners()), dtype=object)
     lakes = []
     for number, block in enumerate(chosen):
         ground = shapely.union_all(quads[of_cell == block])
-        shrink = (0.27 if number else 0.2) * np.sqrt(ground.area)
+        shrink = (0.22 if number else 0.12) * np.sqrt(ground.area)
         lake = shapely.buffer(shapely.buffer(ground, -shrink - ROUND_M), ROUND_M, quad_segs=6)
         if lake.geom_type != "Polygon" or lake.area < 2000:
             continue
         if lake.area > ISLAND_LAKE_M2:
-            island = shapely.buffer(lake, -0.4 * np.sqrt(lake.area))
+            island = shapely.buffer(lake, -0.36 * np.sqrt(lake.area))
             island = island if island.area > 200 else shapely.buffer(lake.centroid, 14, quad_segs=4)
             lake = shapely.difference(lake, shapely.simplify(island, 1.0))
         lakes.append(shapely.simplify(lake, 0.5))

@@ -183,7 +183,7 @@ def _under(lattice: Lattice, courses: list[Course], zones: Zones) -> npt.NDArray
 def _keep_built(zones: Zones, fixed: npt.NDArray[np.bool_], lattice: Lattice) -> None:
     """Let houses into the most central tiles of the city that have hardly any.
 
-    One tile in twelve may stay as it is: big parks, woods and fields at the edge.
+    One tile in eighteen may stay as it is: big parks, woods and fields at the edge.
     """
     tile = np.floor(lattice.corners().mean(axis=1) / TILE_M).astype(np.int64)
     side = round(lattice.side_m / TILE_M)
@@ -195,6 +195,6 @@ def _keep_built(zones: Zones, fixed: npt.NDArray[np.bool_], lattice: Lattice) ->
     steps = np.arange(side) - (side - 1) / 2
     away = np.hypot(steps[:, None], steps[None, :])
     order = np.argsort(np.where(poor, away, np.inf).ravel(), kind="stable")[: int(poor.sum())]
-    spare = (side - 2 * MARGIN_TILES) ** 2 // 12
+    spare = (side - 2 * MARGIN_TILES) ** 2 // 18
     mend = np.isin(number, order[: max(0, len(order) - spare)]) & ~fixed
     zones[mend & np.isin(zones, (*RURAL, *GREEN))] = "residential"

@@ -71,7 +71,7 @@ def lay_streets(factors: Factors) -> Skeleton:
     crossed = choose_crossings(lattice, segments, factors)
     segments = dataclasses.replace(segments, middle=crossed)
     ways = join_ways(lattice, segments)
-    shore = shapely.multipolygons(lakes)
+    shore = shapely.union_all(np.array(lakes, dtype=object))
     sites, setback_m = draw_sites(lattice, zones, setbacks(lattice, segments), shore, factors)
     land = land_elements(lattice, blocks, zones, _bare(courses), factors)
     water = water_elements(courses, lakes, lattice, recipe)
