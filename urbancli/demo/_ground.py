@@ -43,7 +43,8 @@ SUN_TANGENT = math.tan(math.radians(56))
 MARGIN_M = CELL_M * math.ceil(TALLEST_M / SUN_TANGENT / CELL_M)
 """Rendered around a part, so that shadows and crowns fall into it from outside."""
 
-TEXTURE_PX = 2048
+TEXTURE_PX = 1024
+"""Pixels after which a texture repeats; twice as many where pixels are finer than 2 m."""
 
 STRIP_M = 70.0
 """Width of the strips of crops on farmland."""
@@ -68,7 +69,7 @@ class Part:
         shaded: (H, W) whether the sun is hidden.
         cell: (H, W) index of the 10 m cell, row-major.
         shape: rows and columns of cells.
-        fields: bounded factors by cell, with `moisture` and, not bounded, `grain`.
+        fields: bounded factors by cell: the shared ones, `moisture` and `grain`.
     """
 
     material: npt.NDArray[np.intp]
@@ -114,9 +115,10 @@ class Ground:
         """
         self.surfaces, self.factors, self.pixel_m = surfaces, factors, pixel_m
         generator = factors.recipe.generator("imagery textures")
-        self._speckle = texture(generator, 0.7)
-        self._patches = _patches(generator, pixel_m)
-        self._dots = generator.random((TEXTURE_PX, TEXTURE_PX), dtype=np.float32)
+        side = TEXTURE_PX if pixel_m >= 2 else 2 * TEXTURE_PX
+        self._speckle = _texture(generator, side, 0.7)
+        self._patches = _patches(generator, side, pixel_m)
+        self._dots = generator.random((side, side), dtype=np.float32)
         self._index = shapely.STRtree(surfaces.shapes)
         self._trees = shapely.STRtree(
             np.array(shapely.points(surfaces.trees), dtype=object, ndmin=1)
@@ -144,7 +146,7 @@ class Ground:
         fields = self._fields(left, top, shape)
         material = self._resolve(code, painted, cell, fields, (left, top))
         self._tilt(painted, material, light, (left, top))
-        spread = SPECKLE * np.float32(min(1.0, 2.5 / self.pixel_m) ** 0.5)
+        spread = np.float32(0.5) * SPECKLE * np.float32(min(1.0, 2.5 / self.pixel_m) ** 0.5)
         light *= np.exp(
             spread[material] * tiled(self._speckle, left, top, self.pixel_m, light.shape)
         )
@@ -195,12 +197,10 @@ class Ground:
         x = left + CELL_M * (np.arange(shape[1]) + 0.5)
         y = top - CELL_M * (np.arange(shape[0]) + 0.5)
         east, north = np.meshgrid(x, y)
-        fields = {
+        return {
             name: bounded(self.factors.at(name, east, north)).ravel()
-            for name in (*SHARED, "moisture")
+            for name in (*SHARED, "moisture", "grain")
         }
-        fields["grain"] = self.factors.at("grain", east, north).ravel().astype(np.float32)
-        return fields
 
     def _resolve(
         self,
@@ -275,13 +275,12 @@ def repeated(values: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     return np.repeat(np.repeat(values, side, axis=0), side, axis=1)
 
 
-def texture(generator: np.random.Generator, smooth_px: float) -> Single:
-    """Return noise of mean 0 and deviation 1 that repeats without a seam, (TEXTURE_PX,) * 2."""
+def _texture(generator: np.random.Generator, side: int, smooth_px: float) -> Single:
+    """Return noise of mean 0 and deviation 1 that repeats without a seam, (side, side)."""
     from scipy.ndimage import gaussian_filter
 
-    noise = generator.standard_normal((TEXTURE_PX, TEXTURE_PX), dtype=np.float32)
-    if smooth_px > 0:
-        noise = gaussian_filter(noise, smooth_px, mode="wrap")
+    noise = generator.standard_normal((side, side), dtype=np.float32)
+    noise = gaussian_filter(noise, smooth_px, mode="wrap", truncate=3)
     return np.asarray((noise - noise.mean()) / noise.std(), dtype=np.float32)
 
 
@@ -294,13 +293,12 @@ def tiled(
     return pattern[rows[:, None], columns]
 
 
-def _patches(generator: np.random.Generator, pixel_m: float) -> Single:
+def _patches(generator: np.random.Generator, side: int, pixel_m: float) -> Single:
     """Return a repeating pattern of patches like beds and yards, each uniform in (0, 1).
 
     They are the squares of two lattices, one for a third of the ground, with crooked borders.
     """
-    side = TEXTURE_PX
-    bend = [texture(generator, 6.0 / pixel_m) * np.float32(3.0 / pixel_m) for _ in range(2)]
+    bend = [_texture(generator, side, 6.0 / pixel_m) * np.float32(3.0 / pixel_m) for _ in range(2)]
     row, column = np.meshgrid(*[np.arange(side, dtype=np.float32)] * 2, indexing="ij")
     layers = []
     for size_m in PATCH_M:
@@ -311,7 +309,7 @@ def _patches(generator: np.random.Generator, pixel_m: float) -> Single:
             for along, shift in zip((row, column), bend, strict=True)
         )
         layers.append(values[y, x])
-    choice = texture(generator, 12.0 / pixel_m) > 0.4
+    choice = _texture(generator, side, 12.0 / pixel_m) > 0.4
     return np.where(choice, layers[0], layers[1])
 
 

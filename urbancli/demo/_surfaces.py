@@ -153,7 +153,7 @@ def survey(town: Town) -> Surfaces:
     shapes: Geometries = np.concatenate([geometry[areas], wide, kerbs])
     kerb = np.arange(len(shapes)) >= len(shapes) - len(kerbs)
     layers = np.where(kerb, _KERB, layer[indices])
-    codes = np.where(kerb, CODE["paving"], code[indices]).astype(np.uint8)
+    codes = np.where(kerb, CODE["pavement"], code[indices]).astype(np.uint8)
     # Within a layer the larger is painted first, but streets of all sizes alike.
     size = np.where(np.isin(layers, (_KERB, _STREET)), 0.0, shapely.area(shapes))
     order = np.lexsort([indices, -size, layers])

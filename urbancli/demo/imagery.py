@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from urbancli.demo._clouds import CIRRUS, CLOUD_HIGH, CLOUD_MEDIUM, PLANTS, SHADOW, WATER, skies
 from urbancli.demo._cogs import Mosaic, write_cog
-from urbancli.demo._ground import CELL_M, Ground, Part, block_means, repeated, texture, tiled
+from urbancli.demo._ground import CELL_M, Ground, Part, block_means, repeated, tiled
 from urbancli.demo._materials import BANDS, NAIP_BANDS
 from urbancli.demo._surfaces import survey
 from urbancli.demo.catalogue import NAIP, SENTINEL, Scene, write_catalogue
@@ -39,6 +39,9 @@ DAYS = (datetime(2023, 6, 14, 11, 6, 21, tzinfo=UTC), datetime(2023, 8, 23, 11, 
 FLIGHT = datetime(2022, 7, 12, 16, 0, tzinfo=UTC)
 """When the NAIP scenes say they were taken."""
 
+CACHE_BYTES = 128 << 20
+"""What GDAL keeps of files in memory; by itself it would take a twentieth of the machine."""
+
 OVERLAP_M = 50.0
 """Quarter quads reach so far over the lines between them."""
 
@@ -47,17 +50,26 @@ OFFSET, SCALE = 1000, 10_000
 
 BASELINE = "05.09"
 
-SENTINEL_NOISE = 0.0015
+NATIVE_PX = {"B01": 6, "B09": 6, **dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2)}
+"""Bands that the sensor sees at 60 and 20 m: their pixels are repeated at 10 m."""
+
+SENTINEL_NOISE = 0.0006
 """Deviation of reflectance."""
 
 NAIP_WHITE = 0.50
 """Reflectance that NAIP shows as 255."""
 
-NAIP_NOISE = 1.5
+NAIP_NOISE = 0.6
 """Deviation of NAIP's DN."""
 
-GRAIN_DN = 6.0
-"""Deviation, where the factor `grain` is 0, of the contrast below 10 m that only NAIP sees."""
+GRAIN_DN = 5.0
+"""Contrast below 10 m, either way, that only NAIP sees; where the factor `grain` is 0."""
+
+GRAIN_CELLS = 128
+"""Cells of 10 m after which its pattern repeats."""
+
+GRAIN_RISE = 0.6
+"""Of the logarithm of that contrast, per unit of the bounded factor."""
 
 # Late in summer plants have less leaf: change of reflectance per share of plants, by band.
 _LATE = np.array([2, 2, 1, 5, 3, -3, -4, -4, -4, -4, 3, 5], dtype=np.float32) / 100
@@ -83,6 +95,8 @@ class _Clear:
 
 def render(folder: Path, town: Town) -> None:
     """Write the scenes of a town and a static STAC catalogue `catalog.json` below a folder."""
+    import rasterio
+
     recipe = town.factors.recipe
     pixel_m = min(FINEST_M, recipe.gsd_m)
     ground = Ground(survey(town), town.factors, pixel_m)
@@ -94,6 +108,7 @@ def render(folder: Path, town: Town) -> None:
     quads = _quads(folder, recipe)
     grain = _grain(recipe)
     with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         mosaics = [
             stack.enter_context(
                 Mosaic(scene.assets["image"], scene.box_m, recipe.gsd_m, list(NAIP.bands))
@@ -106,7 +121,8 @@ def render(folder: Path, town: Town) -> None:
             flown = _fly(seen, part, box, recipe, grain)
             for mosaic in mosaics:
                 mosaic.write(flown, box)
-    write_catalogue(folder, recipe, [*_sentinel(folder, clear, recipe), *quads])
+        scenes = _sentinel(folder, clear, recipe)
+    write_catalogue(folder, recipe, [*scenes, *quads])
 
 
 def _parts(recipe: Recipe, pixel_m: float) -> Iterator[Box]:
@@ -136,14 +152,16 @@ def _observe(part: Part, box: Box, clear: _Clear, recipe: Recipe, pixel_m: float
 
 
 def _grain(recipe: Recipe) -> Single:
-    """Return a texture of NAIP's pixels that has mean 0 in every cell of 10 m and deviation 1."""
+    """Return a texture of NAIP's pixels: +1 or −1, as many of each in every cell of 10 m.
+
+    Where a cell has an odd number of pixels, one is 0.
+    """
     side = round(CELL_M / recipe.gsd_m)
-    noise = texture(recipe.generator("imagery grain"), 0.0)
-    usable = len(noise) // side * side  # so that cells stay whole where the texture repeats
-    noise = noise[:usable, :usable]
-    means = block_means(noise, side)
-    noise = noise - repeated(means, side)
-    return np.asarray(noise / noise.std(), dtype=np.float32)
+    noise = recipe.generator("imagery grain").random((GRAIN_CELLS, GRAIN_CELLS, side * side))
+    rank = noise.argsort(axis=-1).argsort(axis=-1)
+    signs = np.sign(rank - (side * side - 1) / 2).astype(np.float32)
+    blocks = signs.reshape(GRAIN_CELLS, GRAIN_CELLS, side, side).swapaxes(1, 2)
+    return np.ascontiguousarray(blocks.reshape(GRAIN_CELLS * side, GRAIN_CELLS * side))
 
 
 def _fly(
@@ -152,7 +170,7 @@ def _fly(
     """Return NAIP's samples (4, H, W) of a part: gamma 2, grain on land, and noise."""
     side = round(CELL_M / recipe.gsd_m)
     generator = recipe.generator(f"imagery naip {box[0]:.0f} {box[3]:.0f}")
-    depth = np.float32(GRAIN_DN) * np.exp(np.float32(0.5) * part.fields["grain"])
+    depth = np.float32(GRAIN_DN) * np.exp(np.float32(GRAIN_RISE) * part.fields["grain"])
     depth = depth * (part.share("water") == 0).ravel()
     contrast = part.by_pixel(depth, side)
     contrast *= tiled(grain, box[0], box[3], recipe.gsd_m, contrast.shape)
@@ -176,9 +194,11 @@ def _sentinel(folder: Path, clear: _Clear, recipe: Recipe) -> list[Scene]:
         for number, band in enumerate(BANDS):
             seen = clear.bands[number] / np.float32(_FINE)
             seen *= 1 + late * _LATE[number] * clear.plants
-            seen = sky.veil(seen, number)
+            native = NATIVE_PX.get(band, 1)
+            seen = block_means(seen, native)
             noise = recipe.generator(f"imagery sentinel2 {late} {band}")
             seen += np.float32(SENTINEL_NOISE) * noise.standard_normal(seen.shape, dtype=np.float32)
+            seen = sky.veil(repeated(seen, native), number)
             samples = np.clip(np.rint(seen * SCALE) + OFFSET, 1, 65_535).astype(np.uint16)
             write_cog(assets[band], samples, (left, top), CELL_M, band, nodata=0)
         scene = sky.classes(clear.plants, clear.water)
