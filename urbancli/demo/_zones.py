@@ -173,7 +173,7 @@ def _under(lattice: Lattice, courses: list[Course], zones: Zones) -> npt.NDArray
     for course in courses:
         touched = lattice.cells_touching(course.area())
         if course.kind == "stream":
-            zones[touched & ~np.isin(zones, (*RURAL, *GREEN, "water", "railway"))] = "park"
+            zones[touched & ~np.isin(zones, (*RURAL, "cemetery", "water", "railway"))] = "park"
         else:
             zones[touched] = "water" if course.kind in ("river", "canal") else "railway"
         taken |= touched
