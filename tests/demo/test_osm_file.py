@@ -16,7 +16,7 @@ from shapely import LineString, MultiPolygon, Point, Polygon, box
 from urbancli.demo.buildings import build
 from urbancli.demo.factors import draw_factors
 from urbancli.demo.osm_file import write_pbf
-from urbancli.demo.pois import place_pois
+from urbancli.demo.pois import place_pois, write_pois
 from urbancli.demo.recipe import GRID, Recipe
 from urbancli.demo.streets import lay_streets
 from urbancli.demo.town import Elements, Relation, join_elements
@@ -63,6 +63,7 @@ def write_city(path: Path) -> tuple[Elements, int]:
         ]
     )
     write_pbf(path, elements, skeleton.relations, RECIPE.rendered_m)
+    write_pois(path.with_suffix(".csv"), pois)
     return elements, len(skeleton.relations)
 
 
@@ -201,6 +202,10 @@ def test_the_header_says_what_it_is_and_where(tmp_path: Path) -> None:
         assert node.version == 0 and not node.user and node.timestamp.timestamp() == 0
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes() + path.with_suffix(".csv").read_bytes()).hexdigest()
+
+
 def test_other_processes_write_the_same_bytes(tmp_path: Path) -> None:
     digests = set()
     for number, threads in enumerate(("1", "2")):
@@ -210,7 +215,7 @@ def test_other_processes_write_the_same_bytes(tmp_path: Path) -> None:
             [sys.executable, "-c", WRITE, str(path), str(Path(__file__).parent)],
             env=environment, check=True, cwd=Path(__file__).parents[2],
         )  # fmt: skip
-        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+        digests.add(_digest(path))
     write_city(tmp_path / "here.osm.pbf")
-    digests.add(hashlib.sha256((tmp_path / "here.osm.pbf").read_bytes()).hexdigest())
+    digests.add(_digest(tmp_path / "here.osm.pbf"))
     assert len(digests) == 1

@@ -83,7 +83,7 @@ def _building_tags(factors: Factors, style: Words, shapes: Geometries) -> list[d
         "building:levels": storeys.astype(str),
         "height": np.maximum(heights + 1, 3).astype(str),
         "roof:shape": _roof_shapes(old, rich, style),
-        "roof:material": _roof_materials(draws, old, rich),
+        "roof:material": _roof_materials(draws, old, rich, storeys > 2),
         "start_date": np.array(DATES, dtype=object)[eldest],
         "building:condition": np.where(draws.follows("affluence"), "good", "mended"),
         "building:use": np.where(draws.follows("centrality"), *USES[::-1]),
@@ -121,8 +121,8 @@ def _roof_shapes(old: Flags, rich: Flags, style: Words) -> Words:
     return shape
 
 
-def _roof_materials(draws: Draws, old: Flags, rich: Flags) -> Words:
-    """Return roofing: green roofs and the centre's first, of the rest four by age and affluence."""
+def _roof_materials(draws: Draws, old: Flags, rich: Flags, tall: Flags) -> Words:
+    """Return roofing: green roofs, then gravel and glass, the rest four by age and affluence."""
     green, central = 0.25 * draws.share("greenery"), 0.35 * draws.share("centrality")
     lot, half = draws.strata(), draws.happens(0.5)
     rest = np.where(
@@ -130,7 +130,7 @@ def _roof_materials(draws: Draws, old: Flags, rich: Flags) -> Words:
         np.where(rich, "slate", "roof_tiles"),
         np.where(rich, "metal", np.where(half, "tar_paper", "concrete")),
     )
-    middle = np.where(lot < green + central, np.where(half, "gravel", "glass"), rest)
+    middle = np.where(lot < green + central, np.where(half & tall, "glass", "gravel"), rest)
     return np.asarray(np.where(lot < green, "grass", middle), dtype=object)
 
 
