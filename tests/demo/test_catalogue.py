@@ -11,9 +11,10 @@ import pytest
 import rasterio
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
+from urbancli.city import SYNTHETIC
 from urbancli.demo._cogs import write_cog
 from urbancli.demo.catalogue import CATALOGUE, COG_TYPE, NAIP, SENTINEL, Scene, write_catalogue
-from urbancli.demo.recipe import GRID, SYNTHETIC, Recipe
+from urbancli.demo.recipe import GRID, Recipe
 
 RECIPE = Recipe(3, 8, 5.0)
 KINDS = {

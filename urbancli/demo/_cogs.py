@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.demo.recipe import GRID, SYNTHETIC
+from urbancli.city import SYNTHETIC
+from urbancli.demo.recipe import GRID
 
 TILE_PX = 512
 

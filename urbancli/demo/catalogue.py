@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from urbancli.demo.recipe import GRID, SYNTHETIC, Recipe
+from urbancli.city import SYNTHETIC
+from urbancli.demo.recipe import GRID, Recipe
 
 CATALOGUE = "catalog.json"
 
