@@ -7,7 +7,7 @@ import shapely
 from urbancli.demo._courses import STEP_M, Barrier, Course
 from urbancli.demo._lattice import Lattice
 from urbancli.demo._names import name_stems
-from urbancli.demo._network import FIRST, SECOND, Segments
+from urbancli.demo._network import FIRST, ON_GROUND, SECOND, Segments, Ways
 from urbancli.demo.recipe import Recipe
 from urbancli.demo.town import Elements
 
@@ -106,7 +106,7 @@ def _stations(rail: Course, lattice: Lattice, recipe: Recipe) -> Elements:
 
 
 def motorway_elements(
-    road: Course, segments: Segments, barriers: list[Barrier], lattice: Lattice
+    road: Course, segments: Segments, ways: Ways, barriers: list[Barrier], lattice: Lattice
 ) -> list[Elements]:
     """Return both carriageways and the ramps to the primaries and secondaries that cross."""
     side = lattice.side_m
@@ -117,7 +117,12 @@ def motorway_elements(
     parts = [_lines(line, over, side, fast) for line in (left[::-1], right)]
     ramp = {"highway": "motorway_link", "oneway": "yes", "lanes": "1", "surface": "asphalt"}
     shapes = _ramps(road, segments, lattice)
-    dry = ~np.array([shapely.intersects(shapes, area) for area in over]).any(axis=0)
+    dry = np.ones(len(shapes), dtype=bool)
+    for area in over:
+        dry &= ~np.asarray(shapely.intersects(shapes, area))
+    ground = shapely.STRtree(ways.geometry[ways.level == ON_GROUND])
+    # A ramp meets streets at its end alone.
+    dry[ground.query(shapes, predicate="crosses")[0]] = False
     shapes = shapes[dry]
     parts.append(Elements(shapes, [{**ramp, "maxspeed": "60"} for _ in shapes]))
     return parts

@@ -15,8 +15,8 @@ from urbancli.demo.town import Elements
 
 Floats = npt.NDArray[np.float64]
 
-REACH_POINTS = 30
-"""Points of a course in one element: 600 m."""
+REACH_POINTS = 24
+"""Points of a course in one element: 480 m."""
 
 ROUND_M = 30.0
 """Radius of the corners of lakes, metres."""

@@ -75,7 +75,7 @@ def lay_streets(factors: Factors) -> Skeleton:
     sites, setback_m = draw_sites(lattice, zones, setbacks(lattice, segments), shore, factors)
     land = land_elements(lattice, blocks, zones, _bare(courses), factors)
     water = water_elements(courses, lakes, lattice, recipe)
-    tracks = _tracks(courses, segments, barriers, lattice, factors)
+    tracks = _tracks(courses, (segments, ways), barriers, lattice, factors)
     elements, relations = _join(factors, lattice, segments, ways, land, sites, [water, *tracks])
     corners = lattice.corners() + np.array(recipe.rendered_m[:2])
     wet = _lake_cells(lattice, shore)
@@ -118,15 +118,15 @@ def _bare(courses: list[Course]) -> shapely.Geometry:
 
 
 def _tracks(
-    courses: list[Course], segments: Segments, barriers: list[Barrier], lattice: Lattice,
-    factors: Factors,
+    courses: list[Course], streets: tuple[Segments, Ways], barriers: list[Barrier],
+    lattice: Lattice, factors: Factors,
 ) -> list[Elements]:  # fmt: skip
     """Return railway and motorway."""
     rail = next(course for course in courses if course.kind == "rail")
     road = next(course for course in courses if course.kind == "motorway")
     return [
         *rail_elements(rail, barriers, lattice, factors.recipe),
-        *motorway_elements(road, segments, barriers, lattice),
+        *motorway_elements(road, *streets, barriers, lattice),
     ]
 
 
