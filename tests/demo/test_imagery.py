@@ -253,7 +253,8 @@ def test_grain_shows_in_naip_alone_and_vanishes_in_means(scenes: Path, tmp_path:
     render(tmp_path, replaced(small_town(), "grain"))
     for path in sorted((scenes / "sentinel-2-l2a").rglob("*.tif")):
         assert path.read_bytes() == (tmp_path / path.relative_to(scenes)).read_bytes()
-    ours, theirs = _naip(scenes).astype(np.float32), _naip(tmp_path).astype(np.float32)
+    ours: Samples = _naip(scenes).astype(np.float32)
+    theirs: Samples = _naip(tmp_path).astype(np.float32)
     assert (ours != theirs).mean() > 0.5
     np.testing.assert_array_equal(_crop(ours, LAKE, 2.5), _crop(theirs, LAKE, 2.5))
     dark = (ours > 40).all(axis=0) & (ours < 215).all(axis=0)  # nothing clipped
