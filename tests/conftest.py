@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the real data lies."""
+"""Fixtures shared by all tests: where the real data lies, and a small city whose truth is known."""
 
 import os
 from pathlib import Path
@@ -20,3 +20,33 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a SYNTHETIC city of 100 tiles, made once; tests read them or copy them."""
+    from urbancli.demo.files import make_inputs
+    from urbancli.demo.recipe import Recipe
+
+    folder = tmp_path_factory.mktemp("demo") / "inputs/demo"
+    make_inputs(folder, Recipe(tiles=10), lambda *_: None)
+    return folder
+
+
+def local_fetch(inputs: Path) -> list[str]:
+    """Return the arguments of a fetch that names a demo city's files as a user's own."""
+    box = "-41.154,44.9545,-41.119,44.9795"
+    fetch = [
+        "fetch",
+        "--city",
+        "synthetic-town",
+        "--bbox",
+        box,
+        "--osm",
+        f"{inputs / 'map.osm.pbf'}",
+    ]
+    for image in sorted(inputs.rglob("naip/**/*.tif")):
+        fetch += ["--imagery", f"naip={image}"]
+    fetch += ["--pois", f"{inputs / 'pois.csv'}"]
+    fetch += ["--label", f"population_density={inputs / 'labels/population.tif'}"]
+    return [*fetch, "--label", f"cover={inputs / 'labels/land_use.geojson'}:lu_*"]

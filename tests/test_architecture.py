@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "urbancli"
 
 ORDER = [
     "errors", "plugins", "workspace", "vector", "city", "grid", "layers", "sources", "labels",
-    "demo", "lock", "fetching", "tokens", "encoders", "nn", "methods", "embeddings", "training", "runs",
-    "bench", "report", "cli", "__main__",
+    "demo", "lock", "fetching", "tokens", "encoders", "nn", "methods", "embeddings", "training",
+    "runs", "bench", "report", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the house; a file imports only from parts before its own, and from its own."""
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
-from examples.small_city import commands, write_inputs
+from tests.conftest import local_fetch
 from urbancli.workspace import sha256
 
 
@@ -68,10 +68,9 @@ def _kill(workspace: Path, arguments: list[str], seconds: float) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def _storm(folder: Path, moments: int, tiles: int, epochs: int, seed: int) -> int:
+def _storm(folder: Path, inputs: Path, moments: int, epochs: int, seed: int) -> int:
     """Kill fetch and train at `moments` moments each; return how many trainings were resumed."""
-    box = write_inputs(folder / "inputs", tiles=tiles)
-    fetch = commands(folder / "inputs", box)[0]
+    fetch = local_fetch(inputs)
     train = ["train", "--method", "urbanfusion", "--set", f"epochs={epochs}"]
     generator = random.Random(seed)
     resumed = 0
@@ -95,12 +94,12 @@ def _storm(folder: Path, moments: int, tiles: int, epochs: int, seed: int) -> in
     return resumed
 
 
-def test_a_killed_fetch_and_train_go_on(tmp_path: Path) -> None:
-    _storm(tmp_path, moments=1, tiles=10, epochs=10, seed=1)
+def test_a_killed_fetch_and_train_go_on(tmp_path: Path, demo_inputs: Path) -> None:
+    _storm(tmp_path, demo_inputs, moments=1, epochs=10, seed=1)
 
 
 @pytest.mark.soak
-def test_ten_killed_fetches_and_trains_go_on(tmp_path: Path) -> None:
+def test_ten_killed_fetches_and_trains_go_on(tmp_path: Path, demo_inputs: Path) -> None:
     seed = random.SystemRandom().randrange(1 << 30)
     # Long enough for checkpoints, which follow each other by ten seconds.
-    assert _storm(tmp_path, moments=10, tiles=20, epochs=250, seed=seed) > 0
+    assert _storm(tmp_path, demo_inputs, moments=10, epochs=1000, seed=seed) > 0

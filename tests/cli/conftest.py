@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from examples.small_city import commands, write_inputs
+from tests.conftest import local_fetch
 from urbancli.cli import main
 
 
@@ -45,7 +45,7 @@ def urban(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 
 
 class Town(NamedTuple):
-    """Inputs and workspace of the example town."""
+    """Inputs and workspace of a town."""
 
     inputs: Path
     workspace: Path
@@ -54,15 +54,15 @@ class Town(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
-    """The example town, fetched and trained once; tests must not change it."""
+def town(tmp_path_factory: pytest.TempPathFactory, demo_inputs: Path) -> Town:
+    """A town of the demo city's files, fetched and trained once; tests must not change it."""
     folder = tmp_path_factory.mktemp("town")
-    box = write_inputs(folder / "inputs", tiles=20)
-    fetch, train = commands(folder / "inputs", box)[:2]
+    fetch = local_fetch(demo_inputs)
+    train = ["train", "--method", "urbanfusion", "--set", "epochs=10"]
     with pytest.MonkeyPatch.context() as patch:
         for arguments in (fetch, train):
             patch.setattr("sys.argv", ["urban", "-w", str(folder / "workspace"), *arguments])
             with pytest.raises(SystemExit) as ended:
                 main()
             assert not ended.value.code, arguments
-    return Town(folder / "inputs", folder / "workspace", fetch, train)
+    return Town(demo_inputs, folder / "workspace", fetch, train)

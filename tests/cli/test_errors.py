@@ -54,7 +54,7 @@ def test_bad_input_is_one_line(
     (run,) = Workspace(town.workspace).runs()
     replaced = {
         "TEXT": str(tmp_path / "bad.csv"),
-        "OSM_ELSEWHERE": str(town.inputs / "town.osm"),
+        "OSM_ELSEWHERE": str(town.inputs / "map.osm.pbf"),
         "RUN": run,
     }
     given = [
@@ -76,7 +76,7 @@ def test_a_fetch_that_fails_keeps_what_was_made(town: Town, urban: Urban, tmp_pa
     workspace = tmp_path / "w"
     assert urban("-w", workspace, *town.fetch).code == 0
     manifest = (workspace / "data/synthetic-town/manifest.json").read_bytes()
-    bad = [*town.fetch, "--label", f"x={town.inputs / 'cover.csv'}:absent"]
+    bad = [*town.fetch, "--label", f"x={town.inputs / 'labels/perception.csv'}:absent"]
     assert urban("-w", workspace, *bad).code == 2
     assert (workspace / "data/synthetic-town/manifest.json").read_bytes() == manifest
 

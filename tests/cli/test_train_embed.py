@@ -85,7 +85,7 @@ def test_places_get_ids_of_their_own_and_far_ones_are_told(
     tile = pq.read_table(town.workspace / "data/synthetic-town/places.parquet").slice(40, 1)
     lon, lat = (round(tile.column(name)[0].as_py(), 6) for name in ("lon", "lat"))
     spots = [(lat, lon, "a"), (lat, lon, "a"), (lat + 0.0001, lon, "b"), (lat + 2, lon + 2, "c"),
-             (0, 165, "beyond the projection")]  # fmt: skip
+             (0, 51, "beyond the projection")]  # fmt: skip
     table, out = tmp_path / "spots.csv", tmp_path / "spots.parquet"
     table.write_text("\n".join(["lat,lon,id", *(f"{y},{x},{name}" for y, x, name in spots)]))
     done = urban("-w", town.workspace, "embed", "--run", run, "--places", table, "--out", out)
@@ -102,10 +102,10 @@ def test_what_a_run_misses_in_a_city_is_told(town: Town, urban: Urban, tmp_path:
     workspace = tmp_path / "w"
     shutil.copytree(town.workspace, workspace)
     (run,) = Workspace(workspace).runs()
-    (workspace / "data/synthetic-town/layers/sentinel2.parquet").unlink()
+    (workspace / "data/synthetic-town/layers/naip.parquet").unlink()
     out = tmp_path / "e.parquet"
     done = urban("-w", workspace, "embed", "--run", run, "--out", out)
     assert done.code == 0, done.err
-    assert f"warning: the layer sentinel2 is gone since {run} was trained" in done.err
-    assert "'synthetic-town' has no sentinel2: treated as dropped" in done.err
-    assert read_embeddings(out)[1]["missing"] == ["sentinel2"]
+    assert f"warning: the layer naip is gone since {run} was trained" in done.err
+    assert "'synthetic-town' has no naip: treated as dropped" in done.err
+    assert read_embeddings(out)[1]["missing"] == ["naip"]

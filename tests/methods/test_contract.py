@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from urbancli import plugins
-from urbancli.methods.base import PRESETS, Method, Width, configure
+from urbancli.methods.base import PRESETS, Method, Width, configure, load_method
 from urbancli.tokens import Batch, Tokens, make_batch, single_tokens
 from urbancli.training import pool_once
 
@@ -43,7 +44,7 @@ def every_modality(seed: int = 0) -> dict[str, Tokens]:
 
 def built(name: str) -> tuple[Method, dict[str, Tokens], tuple[str, ...]]:
     """Return a prepared method, its tokens, and the modalities its `embed` reads."""
-    module = plugins.load("methods", name)
+    module = load_method(name)
     tokens = every_modality()
     widths = {key: Width(part.values.shape[1], part.pooled_width) for key, part in tokens.items()}
     torch.manual_seed(0)
@@ -69,12 +70,14 @@ def scrambled(part: Any, seed: int = 1) -> Tokens:
     return Tokens(values, part.offsets, part.positions, part.present, part.bag)
 
 
-every_method = pytest.mark.parametrize("name", plugins.names("methods"))
+EXAMPLE = Path(__file__).parents[2] / "examples/mean_pooling.py"
+
+every_method = pytest.mark.parametrize("name", [*plugins.names("methods"), str(EXAMPLE)])
 
 
 @every_method
 def test_presets_are_configs(name: str) -> None:
-    module = plugins.load("methods", name)
+    module = load_method(name)
     configs = [configure(module.Config, preset) for preset in PRESETS]
     assert all(isinstance(config, module.Config) for config in configs)
     assert configs[0] == module.Config(), "the defaults are those of the paper"
