@@ -15,11 +15,13 @@ from urbancli.workspace import Geometries, Workspace, atomic_path, geometries
 DETAIL_TILES = 8
 """Side of the square around the middle that is shown closely."""
 
-WHOLE_PX = 1200
+WHOLE_PX = 900
 """Pixels along the longer side of imagery of the whole city, at most."""
 
 RED_GREEN_BLUE = (("B04", "B03", "B02"), ("R", "G", "B"), ("red", "green", "blue"))
 """Names of the bands of a true-colour image; without any of them the first three are shown."""
+
+GAMMA = 0.75
 
 AREA_COLOURS = (
     ("landuse", "residential", "#f0ece4"), ("landuse", "commercial", "#f3dfd4"),
@@ -131,17 +133,28 @@ def _draw_imagery(
     width = round((box[2] - box[0]) / layer.pixel_m)
     height = round((box[3] - box[1]) / layer.pixel_m)
     samples, valid = layer.read(column, row, width, height)
-    step = max(1, -(-max(width, height) // WHOLE_PX))
     chosen = next((n for n in RED_GREEN_BLUE if set(n) <= set(layer.bands)), layer.bands[:3])
-    bands = [layer.bands.index(band) for band in chosen]
-    bands = (bands * 3)[:3]
-    colours = samples[bands][:, ::step, ::step].astype(np.float32)
-    seen = valid[::step, ::step]
-    image = np.ones((*seen.shape, 3), dtype=np.float32)
-    for index, band in enumerate(colours):
-        low, high = np.percentile(band[seen], [1, 99]) if seen.any() else (0, 1)
-        image[..., index] = np.where(seen, np.clip((band - low) / max(high - low, 1e-6), 0, 1), 1)
-    axes.imshow(image, extent=(box[0], box[2], box[1], box[3]), interpolation="nearest")
+    bands = ([layer.bands.index(band) for band in chosen] * 3)[:3]
+    colours = np.where(valid, samples[bands].astype(np.float32), np.nan)
+    image = _shrink(colours, -(-max(width, height) // WHOLE_PX))
+    known = np.isfinite(image)
+    low, high = np.percentile(image[known], [0.5, 99]) if known.any() else (0.0, 1.0)
+    # One stretch for all bands, so that grey stays grey; brightened as a display expects it.
+    stretched = np.clip((image - low) / max(high - low, 1e-6), 0, 1) ** GAMMA
+    shown = np.where(known, stretched, 1.0).transpose(1, 2, 0)
+    axes.imshow(shown, extent=(box[0], box[2], box[1], box[3]), interpolation="nearest")
+
+
+def _shrink(bands: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
+    """Return the means over squares of pixels (bands, rows, columns), NaN where none is known."""
+    rows, columns = (size // factor * factor for size in bands.shape[1:])
+    cut = bands[:, :rows, :columns]
+    squares = cut.reshape(len(bands), rows // factor, factor, columns // factor, factor)
+    known = np.isfinite(squares)
+    count = known.sum(axis=(2, 4))
+    total = np.where(known, squares, 0).sum(axis=(2, 4))
+    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return np.asarray(mean, dtype=np.float32)
 
 
 def _draw_map(
@@ -160,7 +173,7 @@ def _draw_map(
         _fill(axes, shapes[wanted & (kind == 2)], colour)
     for key, wish, colour, width in LINE_STYLES:
         wanted = np.array([key in t and wish in (None, t[key]) for t in tags], dtype=bool)
-        wide = width * (1.8 if close else 0.6)
+        wide = width * (1.8 if close else 0.35)
         _stroke(axes, shapes[wanted & (kind == 1)], colour, wide)
     buildings = has_tag(table, ["building"]) & (kind == 2)
     _fill(axes, shapes[buildings], BUILDING_COLOUR)
@@ -168,7 +181,7 @@ def _draw_map(
         trees = np.array([t.get("natural") == "tree" for t in tags], dtype=bool) & (kind == 0)
         axes.plot(*shapely.get_coordinates(shapes[trees]).T, ".", color="#6ea35c", markersize=1.5)
     outlines = shapely.boundary(places.boxes())
-    _stroke(axes, np.asarray(outlines, dtype=object), "#3b5bdb", 0.8 if close else 0.15)
+    _stroke(axes, np.asarray(outlines, dtype=object), "#3b5bdb", 0.8 if close else 0.08)
     _limit(axes, box)
 
 
