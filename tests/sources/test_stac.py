@@ -14,7 +14,17 @@ import numpy as np
 import pystac
 import pytest
 import shapely
-from stac_scenes import HALO, fetched, halo_pixels, item, noise, places, scene, write_catalogue
+from stac_scenes import (
+    HALO,
+    fetched,
+    halo_pixels,
+    item,
+    noise,
+    places,
+    scene,
+    write_catalogue,
+    write_raster,
+)
 
 from urbancli.errors import ServiceError, UrbanError, UsageError
 from urbancli.grid import Grid, Places, tiles_of
@@ -308,13 +318,13 @@ def test_blob_storage_is_read_signed_and_pinned_unsigned(
 def test_no_error_holds_a_signature(storage: Service, tmp_path: Path) -> None:
     blob = "http://account.blob.core.windows.net"
     storage.folder = tmp_path
-    page = _page([scene(tmp_path, "a", JUNE, noise(12), 4)], tmp_path, blob)
+    page = _page([scene(tmp_path, "lost", JUNE, noise(12), 4)], tmp_path, blob)
     storage.pages = [page]
-    (tmp_path / "scenes" / "a" / "SCL.tif").unlink()
+    (tmp_path / "scenes" / "lost" / "SCL.tif").unlink()
     source = sentinel2.Source(storage.url)
     source.plan(places())
     block = source.blocks(places())[0]
-    with pytest.raises(ServiceError, match="cannot read asset SCL of item a") as error:
+    with pytest.raises(ServiceError, match="cannot read asset SCL of item lost") as error:
         source.read(block)
     assert any(SECRET in path for _, path, _ in storage.asked)
     assert "\n" not in str(error.value) and SECRET not in str(error.value)
@@ -382,7 +392,10 @@ def test_planetary_computers_sentinel_scenes_are_planned(service: Service, real_
 
 def test_earth_searchs_sentinel_scene_is_planned(service: Service, real_data: Path) -> None:
     body = _recorded(real_data / "stac" / "earth_search" / "search_two_collections.json", service)
-    service.pages = [body]
+    service.pages = [body, {"type": "FeatureCollection", "features": [], "links": []}]
+    for link in body["links"]:
+        if link["rel"] == "next":
+            link["body"]["token"] = 1
     plan = sentinel2.Source(service.url).plan(_places(-105.11, 40.16))
     (found,) = plan["items"]
     assert found["id"] == "S2A_13TDE_20231008_0_L2A"
@@ -419,7 +432,9 @@ def test_a_service_that_fails_is_said_so(service: Service, tmp_path: Path) -> No
         naip.Source(f"http://127.0.0.1:9/?sig={SECRET}").plan(places())
     assert SECRET not in str(error.value)
     del service.failing["/search"]
-    for page in (b"<html>", {"features": [{"id": "broken"}], "links": []}):
+    image = item("m_1", JUNE, {"image": write_raster(tmp_path / "a.tif", noise(1))}, "naip")
+    circle = _page([image], tmp_path, service.url, 0)
+    for page in (b"<html>", {"features": [{"id": "broken"}], "links": []}, circle):
         service.pages = [page]
         with pytest.raises(UrbanError) as error:
             naip.Source(service.url).plan(places())

@@ -4,8 +4,11 @@ A signed URL exists only here, while a raster is opened: it reaches no file, log
 """
 
 import contextlib
+import logging
 import os
+import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,12 +78,6 @@ class Rasters:
             opened.pop(next(iter(opened))).close()
         return opened[location]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_prepare": self._prepare}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**{"prepare": state["_prepare"]})  # type: ignore[misc]
-
 
 def unreadable(item: Item, asset: Asset) -> UrbanError:
     """Return the error for an asset that cannot be opened or read."""
@@ -100,8 +97,11 @@ def _signed(item: Item, asset: Asset) -> str:
     host = urlsplit(asset.href).netloc if is_url(asset.href) else ""
     if not host.endswith(".blob.core.windows.net"):
         return asset.location
-    import planetary_computer  # type: ignore[import-untyped]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # version 1.0 writes for pydantic 1
+        import planetary_computer  # type: ignore[import-untyped]
 
+    _keep_out_of_logs()
     try:
         return str(planetary_computer.sign(asset.href))
     except (OSError, ValueError):  # what requests raises is an OSError
@@ -109,3 +109,27 @@ def _signed(item: Item, asset: Asset) -> str:
             f"cannot get a token to read asset {asset.name} of item {item.item_id} on {host}: try "
             "again later"
         ) from None
+
+
+class _Unsigned(logging.Filter):
+    """Takes signatures out of what rasterio logs of the URLs it opens."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let the record pass, its signatures and its traceback left out."""
+        message = record.getMessage()
+        if "sig=" in message or record.exc_info:
+            record.msg, record.args = re.sub(r"sig=[^&'\"\s]+", "sig=…", message), ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+_UNSIGNED = _Unsigned()
+
+
+def _keep_out_of_logs() -> None:
+    """Filter each logger of rasterio: a filter on their parent would not hold for them."""
+    import rasterio.vrt  # noqa: F401 — so that its logger is there already
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "rasterio":
+            logging.getLogger(name).addFilter(_UNSIGNED)

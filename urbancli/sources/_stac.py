@@ -93,7 +93,10 @@ class Catalogue:
                 f"the STAC service {self.where} {said} ({_one_line(err)}): try again later, or "
                 "give another catalogue"
             ) from err
-        except (pystac.STACError, OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        except (
+            pystac.STACError, pystac.STACTypeError, OSError, ValueError, LookupError, TypeError,
+            AttributeError,
+        ) as err:  # fmt: skip
             raise UrbanError(
                 f"{self.where} is no STAC catalogue that can be read "
                 f"({type(err).__name__}: {_one_line(err)}): give the URL of a STAC API, or a "
@@ -107,7 +110,7 @@ class Catalogue:
 
         service = service_io()
         if is_url(self._href) and _searches(service.read_json(self._href)):
-            return Client.open(self._href, stac_io=service)
+            return Client.open(self._href, stac_io=service, timeout=TIMEOUT_S)
         return pystac.Catalog.from_file(self._href, stac_io=_static_io(service))
 
     def _search_api(
@@ -126,14 +129,18 @@ class Catalogue:
             intersects=shapely.geometry.mapping(area),
             datetime=list(when) if any(when) else None,
             limit=PAGE_ITEMS,
-            sortby="-datetime" if sorts else None,
+            sortby="-properties.datetime" if sorts else None,
         )
         found: list[Item] = []
         for page in search.pages_as_dicts():
-            found += [
-                self._item(feature, _self_link(feature) or self._href, client)
-                for feature in page["features"]
-            ]
+            new = [self._item(feature, _self_link(feature) or self._href, client)
+                   for feature in page["features"]]  # fmt: skip
+            if {item.item_id for item in new} <= {item.item_id for item in found}:
+                raise ServiceError(
+                    f"the STAC service {self.where} answers the same page again and again: give a "
+                    "shorter time with --since and --until, or another catalogue"
+                )
+            found += new
             times = [item.acquired for item in found]
             if sorts and times == sorted(times, reverse=True) and enough(found):
                 break
