@@ -284,7 +284,7 @@ def test_the_same_recipe_gives_the_same_bytes_in_another_process(
 ) -> None:
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path\n"
-        "from test_imagery import small_town; from urbancli.demo.imagery import render\n"
+        "from test_demo_imagery import small_town; from urbancli.demo.imagery import render\n"
         "render(Path(sys.argv[1]), small_town())"
     )
     here = Path(__file__)

@@ -46,11 +46,9 @@ def command(
     if json:
         print_json({"city": recipe.key, "synthetic": SYNTHETIC, "rows": result.rows})
         return
-    from urbancli.report.terminal import render
-    from urbancli.report.truth import render_truth
+    from urbancli.report.demo import render_demo
 
-    render(result)
-    render_truth(result.rows, SYNTHETIC)
+    render_demo(result.rows, SYNTHETIC)
     print(f"picture: {workspace.picture_file(recipe.key)}")
     print(f"truth:   {folder / 'truth.json'}")
     print(f"rows:    {result.path}")
