@@ -37,13 +37,13 @@ def _samples(seed: int = 1, width: int = PX, height: int = PX) -> Any:
 
 
 def _image(
-    folder: Path, item_id: str, samples: Any, *, year: int = 2022, gsd: float | None = PIXEL_M,
-    **profile: Any,
+    folder: Path, item_id: str, samples: Any, *, year: int = 2022, month: int = 7,
+    gsd: float | None = PIXEL_M, **profile: Any,
 ) -> Any:  # fmt: skip
     given = {"transform": from_origin(LEFT, TOP, PIXEL_M, PIXEL_M), **profile}
     path = write_raster(folder / "images" / f"{item_id}.tif", samples, **given)
     said = {"naip__year": str(year)} | ({"gsd": gsd} if gsd else {})
-    return item(item_id, f"{year}-07-01T16:00:00+00:00", {"image": path}, "naip", **said)
+    return item(item_id, f"{year}-{month:02}-01T16:00:00+00:00", {"image": path}, "naip", **said)
 
 
 def _rows(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
@@ -75,7 +75,7 @@ def test_of_overlapping_images_the_first_id_wins(tmp_path: Path) -> None:
     first, second = _samples(1, 900), _samples(2, 900)
     right = {"transform": from_origin(LEFT + (PX - 900) * PIXEL_M, TOP, PIXEL_M, PIXEL_M)}
     images = [
-        _image(tmp_path, "m_2_west", first),
+        _image(tmp_path, "m_2_west", first, month=5),
         _image(tmp_path, "m_1_east", second, **right),
     ]
     expected = np.concatenate([first[:, :, : PX - 900], second], axis=2)[:, HALO, HALO]

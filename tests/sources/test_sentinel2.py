@@ -166,6 +166,16 @@ def test_bands_of_20_and_60_m_are_interpolated(tmp_path: Path) -> None:
         np.testing.assert_allclose(samples[band], expected, atol=0.51 if ratio > 1 else 0)
 
 
+def test_no_data_is_not_mixed_into_its_neighbours(tmp_path: Path) -> None:
+    bands = [np.full((PX, PX), 5000, np.uint16) for _ in ESA]
+    bands[4] = np.full((PX // 2, PX // 2), 5000, np.uint16)
+    bands[4][90, 90] = 0
+    catalogue = write_catalogue(tmp_path, scene(tmp_path, "a", JUNE, bands, CLEAR))
+    samples, valid = halo_pixels(fetched(tmp_path, Source(str(catalogue)))[0])
+    assert 0 < (~valid).sum() <= 4
+    assert set(np.unique(samples[4][valid])) == {4000}
+
+
 def test_scenes_of_another_zone_are_warped(tmp_path: Path) -> None:
     far = type(GRID)(32644)
     x, y = far.project(*GRID.unproject([LEFT, LEFT + 3600], [TOP, TOP - 3600]))
