@@ -44,6 +44,9 @@ from urbancli.workspace import (
 
 ROW_GROUP_BYTES = 32 << 20
 
+WHOLE_SHARE = 0.999
+"""A tile counts as cut from below this share inside: areas are stored to a centimetre."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
 
@@ -125,7 +128,7 @@ def summary(workspace: Workspace, key: str) -> dict[str, Any]:
         "city": key,
         "synthetic": about.get("synthetic", ""),
         "tiles": len(share),
-        "edge_tiles": int((share < 1).sum()),
+        "edge_tiles": int((share < WHOLE_SHARE).sum()),
         "layers": {n: facts(workspace.layer_file(key, n)) for n in workspace.layers(key)},
         "labels": {n: facts(workspace.label_file(key, n)) for n in workspace.labels(key)},
     }

@@ -165,3 +165,24 @@ def test_tokens_that_break_their_contract_are_refused(
     tokens = dataclasses.replace(single_tokens(np.ones((3, 1))), **broken)
     with pytest.raises(ValueError, match=message):
         base._check(tokens, places.take(np.arange(3)), "coords")
+
+
+def test_a_fit_is_kept_and_a_broken_one_made_anew(tiny: Callable[..., Any]) -> None:
+    builder = build(tiny)
+    pixels = np.random.default_rng(0).integers(1, 200, (2, 60, 90)).astype(np.uint16)
+    builder.pixels("sentinel2", pixels)
+    city, places = builder.open()
+    state, mark = base.fit_encoder(city, "sentinel2", places)
+    (kept,) = city.workspace.city_dir(city.key).glob("tokens/sentinel2-fit-*/state.safetensors")
+    written = kept.stat().st_mtime_ns
+    again, same = base.fit_encoder(city, "sentinel2", places)
+    assert kept.stat().st_mtime_ns == written and same == mark
+    for key, value in state.items():
+        np.testing.assert_array_equal(again[key], value)
+        assert again[key].dtype == value.dtype
+    assert base.fit_encoder(city, "sentinel2", places, seed=1)[1] != mark
+    assert base.fit_encoder(city, "sentinel2", places.take([0, 1, 2]))[1] != mark
+
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert base.fit_encoder(city, "sentinel2", places)[1] == mark
+    assert kept.stat().st_size > 100

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from urbancli.errors import UsageError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
 from urbancli.tokens import Tokens, load_tokens
-from urbancli.workspace import fingerprint
+from urbancli.workspace import SCHEMA_VERSION, atomic_path, fingerprint
 
 State = Mapping[str, npt.NDArray[Any]]
 """What `fit` learnt, as named arrays; may be empty."""
@@ -91,11 +92,52 @@ def window_of(modality: str) -> float:
 def fit_encoder(
     city: CityLayers, modality: str, places: Places, seed: int = 0
 ) -> tuple[State, str]:
-    """Fit the default encoder on places; return its state and the fingerprint of the state."""
+    """Fit the default encoder on places; return its state and the fingerprint of the state.
+
+    The state is kept beside the tokens: the same layer, places and seed are fitted once.
+    """
     name, encoder = load_encoder(modality)
-    state = encoder.fit(city, modality, places, seed)
+    about = [name, encoder.version, encoder.config()]
+    key = fingerprint([about, seed, city.checksum(modality), _where(places)])
+    path = city.workspace.token_dir(city.key, modality, f"fit-{key}") / "state.safetensors"
+    state = _load_state(path)
+    if state is None:
+        state = encoder.fit(city, modality, places, seed)
+        if state:
+            _save_state(path, state)
     content = {key: [value.dtype.str, value.shape, _digest(value)] for key, value in state.items()}
-    return state, fingerprint([name, encoder.version, encoder.config(), content])
+    return state, fingerprint([*about, content])
+
+
+def _where(places: Places) -> list[Any]:
+    """Return what tells places from others for a cache.
+
+    A point's id is the user's and says nothing of where it lies: the centres belong to it.
+    """
+    centres = _digest(np.column_stack([places.x, places.y]))
+    grid = places.grid
+    return [[places.kind, grid.epsg, grid.tile_m, *places.place_id.tolist()], centres]
+
+
+def _save_state(path: Path, state: State) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {key: np.ascontiguousarray(value) for key, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary, {"schema_version": str(SCHEMA_VERSION)})
+
+
+def _load_state(path: Path) -> State | None:
+    """Return a saved state, None where there is none that this version can read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("schema_version") != str(SCHEMA_VERSION):
+                return None
+            return {key: file.get_tensor(key) for key in sorted(file.keys())}
+    except (OSError, SafetensorError):
+        return None
 
 
 def encode_cached(
@@ -113,10 +155,7 @@ def encode_cached(
         state: what `fit_encoder` returned.
         state_fingerprint: likewise.
     """
-    # A point's id is the user's and says nothing of where it lies: the centres belong to the key.
-    where = [places.kind, places.grid.epsg, places.grid.tile_m, *places.place_id.tolist()]
-    centres = _digest(np.column_stack([places.x, places.y]))
-    key = fingerprint([city.checksum(modality), where, centres, state_fingerprint])
+    key = fingerprint([city.checksum(modality), *_where(places), state_fingerprint])
     folder = city.workspace.token_dir(city.key, modality, key)
     if not (folder / "tokens.json").exists():
         tokens = load_encoder(modality)[1].encode(city, modality, places, state)

@@ -10,8 +10,10 @@ whitening from 16,384 patches; bands standardised first and clipped at 50 standa
 features standardised at the end. The threshold is the published code's, not tuned on any label.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -129,9 +131,10 @@ class Encoder(base.Encoder):
         columns, rows, side = self._windows(layer, places)
         span = side - self.patch_px + 1
         sums = np.zeros((len(places), len(state["filters"]) + 1))
-        with _one_thread():
-            for group in _groups(columns, rows, side, layer):
-                sums[group] = _window_sums(layer, columns[group], rows[group], side, state)
+        groups = list(_groups(columns, rows, side, layer))
+        jobs = (_window_job(layer, columns[g], rows[g], side, state) for g in groups)
+        for group, found in zip(groups, _in_threads(jobs), strict=True):
+            sums[group] = found
         valid = sums[:, -1]
         return sums[:, :-1] / np.maximum(valid, 1)[:, None], valid >= span**2 / 2
 
@@ -174,21 +177,32 @@ class Encoder(base.Encoder):
         return mean, std, np.concatenate(drawn) if drawn else np.zeros(0)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Convolve on one thread: strips are small, and OpenMP threads spin at every barrier.
+def _in_threads(jobs: Iterable[Callable[[], Floats]]) -> Iterator[Floats]:
+    """Yield what jobs return, in their order, each on one thread, as many at once as torch has.
 
-    Beside another busy process on two cores, two threads took 14 times as long as one. One thread
-    also makes the sums the same on any number of cores.
+    Strips are small, and OpenMP threads spin at every barrier: beside another busy process on two
+    cores, two threads in one convolution took 14 times as long as one. So whole groups run side by
+    side instead, which also makes the sums the same on any number of cores. Jobs are drawn from the
+    iterator, which reads the pixels, by the calling thread alone.
     """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+
     try:
-        yield
+        with ThreadPoolExecutor(threads, initializer=alone) as pool:
+            waiting: deque[Future[Floats]] = deque()
+            for job in jobs:
+                waiting.append(pool.submit(job))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def _read(
@@ -253,35 +267,36 @@ def _groups(columns: Integers, rows: Integers, side: int, layer: PixelLayer) -> 
                 yield from group[:, None]
 
 
-def _window_sums(
+def _window_job(
     layer: PixelLayer, columns: Integers, rows: Integers, side: int, state: State
-) -> Floats:
-    """Return the summed responses of windows and, last, their valid positions, (n, K + 1).
+) -> Callable[[], Floats]:
+    """Read the pixels of windows, and return what sums up the responses in them, (n, K + 1).
 
     Every pixel is convolved once. The sides of all windows cut the positions into cells; responses
     are summed per cell, and a window is the sum of its cells. Unlike the differences of a
-    summed-area table this cancels nothing: what lies outside a window never enters it.
+    summed-area table this cancels nothing: what lies outside a window never enters it. The last
+    column counts the valid positions.
     """
     left, top = int(columns.min()), int(rows.min())
     width, height = int(columns.max()) - left + side, int(rows.max()) - top + side
     samples, valid = _read(layer, left, top, width, height)
     span = side - state["filters"].shape[-1] + 1
     west, north = columns - left, rows - top
-    column_cuts = np.unique([west, west + span])
-    row_cuts = np.unique([north, north + span])
-    bands = [
-        np.add.reduceat(_row_sums(samples, valid, (first, last), state), column_cuts[:-1], axis=1)
-        for first, last in zip(row_cuts[:-1].tolist(), row_cuts[1:].tolist(), strict=True)
-    ]
-    cells = np.stack(bands, axis=1)
-    first_row, last_row = np.searchsorted(row_cuts, [north, north + span])
-    first_column, last_column = np.searchsorted(column_cuts, [west, west + span])
-    return np.array(
-        [
-            cells[:, a:b, c:d].sum(axis=(1, 2))
-            for a, b, c, d in zip(first_row, last_row, first_column, last_column, strict=True)
+
+    def summed() -> Floats:
+        column_cuts = np.unique([west, west + span])
+        row_cuts = np.unique([north, north + span])
+        bands = [
+            np.add.reduceat(_row_sums(samples, valid, cut, state), column_cuts[:-1], axis=1)
+            for cut in itertools.pairwise(row_cuts.tolist())
         ]
-    )
+        cells = np.stack(bands, axis=1)
+        first_row, last_row = np.searchsorted(row_cuts, [north, north + span])
+        first_column, last_column = np.searchsorted(column_cuts, [west, west + span])
+        boxes = zip(first_row, last_row, first_column, last_column, strict=True)
+        return np.array([cells[:, a:b, c:d].sum(axis=(1, 2)) for a, b, c, d in boxes])
+
+    return summed
 
 
 def _row_sums(
