@@ -69,8 +69,7 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
     contestants = {}
     for modality in MODALITIES:
         tokens = encode_cached(city, modality, places, *fit_encoder(city, modality, places))
-        block = [(tokens.pooled(), tokens.present)]
-        contestants[modality] = Contestant(modality, lambda drop, b=block: b, (modality,))
+        contestants[modality] = _contestant(modality, tokens.pooled(), tokens.present)
     windows = [window_of(name) for name in MODALITIES]
     papers: dict[str, list[tuple[str, Material, Exam]]] = {}
     for target in TARGETS:
@@ -93,6 +92,10 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
             if target == "synergy":
                 synergy = products(exam, features)
     return {"seed": recipe.seed, "scores": scores, "synergy": synergy}
+
+
+def _contestant(name: str, pooled: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> Contestant:
+    return Contestant(name, lambda drop: [(pooled, present)], (name,))
 
 
 # --- the probe of products -------------------------------------------------------------------
@@ -145,7 +148,8 @@ def fit_product(
         error = float(((centred[train] - slope * out[train]) ** 2).sum())
         if error < best:
             best, chosen, beta = error, count, slope
-    return target[train].mean() + beta * _product(blocks, target, train, test, chosen)
+    along = _product(blocks, target, train, test, chosen)
+    return np.asarray(target[train].mean() + beta * along, dtype=np.float64)
 
 
 def _product(

@@ -113,8 +113,8 @@ def _why_not(folder: Path, recipe: Recipe) -> str:
         return "was damaged"
     if found is not None and found != recipe:
         raise UsageError(
-            f"{folder} holds a city of {found.tiles} tiles a side with pixels of {found.gsd_m:g} m: "
-            "ask for the same, delete it, or give another --workspace"
+            f"{folder} holds a city of {found.tiles} tiles a side with pixels of "
+            f"{found.gsd_m:g} m: ask for the same, delete it, or give another --workspace"
         )
     if made_by != VERSION:
         return "was made by another version"

@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from urbancli.city import SYNTHETIC
 from urbancli.demo.factors import TARGETS, Factors, Floats
-from urbancli.demo.recipe import GRID, SYNTHETIC, Recipe
+from urbancli.demo.recipe import GRID, Recipe
 from urbancli.demo.town import Cells, Town
 from urbancli.grid import TILE_M
 
