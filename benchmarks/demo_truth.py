@@ -6,7 +6,8 @@ Every city is made, fetched by the ordinary sources and encoded by the default e
 regression on the pooled tokens of one modality predicts every factor, in the benchmark's own
 spatial folds (groups held out, training units whose windows touch a test unit removed). The synergy
 target has a probe of its own beside ridge, which can learn products. Seeds from 100 on were never
-looked at while the city was made. `ratio` is the lowest mean R² of a factor that shows, over the 0.5 wanted.
+looked at while the city was made. `ratio` is the lowest mean R² of a factor that shows, over the
+0.5 wanted.
 """
 
 import json

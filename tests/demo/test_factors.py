@@ -88,9 +88,14 @@ def test_a_recipe_is_drawn_alike_again_and_other_seeds_otherwise() -> None:
 
 
 def test_recipes_out_of_range_are_refused() -> None:
-    for wrong in ({"tiles": 7}, {"tiles": 101}, {"gsd_m": 3.0}, {"seed": -1}):
-        with pytest.raises(UsageError, match="give|seed"):
-            Recipe(**wrong)
+    wrong = {
+        "tiles": (7, "give 8 to 100"),
+        "gsd_m": (3.0, "give one of"),
+        "seed": (-1, "is not in"),
+    }
+    for name, (value, remedy) in wrong.items():
+        with pytest.raises(UsageError, match=remedy):
+            Recipe(**{name: value})
 
 
 def test_a_citys_key_names_its_seed() -> None:

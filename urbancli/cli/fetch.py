@@ -25,6 +25,15 @@ def command(
             metavar="LAYER=FILE", help="Raster as sentinel2, naip or sentinel1; repeatable."
         ),
     ] = None,
+    stac: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER=CATALOGUE",
+            help="STAC API, or catalog.json (path or URL), for sentinel2 or naip; repeatable.",
+        ),
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="First day of --stac imagery.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last day of --stac imagery.")] = None,
     osm: Annotated[
         Path | None, typer.Option(help="OSM file: .pbf, .osm, .osm.gz, .osm.bz2.")
     ] = None,
@@ -53,13 +62,14 @@ def command(
         raise UsageError(f"label '{repeated[0]}' is given twice: give each a name of its own")
     workspace = workspace_of(context)
     sources = _sources(imagery or [], osm, pois)
+    sources += _stac_sources(stac or [], since, until, {source.layer for source in sources})
     made = demo_recipe(workspace, slug(city))
     if made is not None:
         sources, specs = _with_demo(make_demo_inputs(workspace, made), sources, specs)
     if not sources and not specs:
         raise UsageError(
-            "nothing to fetch: give --imagery, --osm, --pois or --label "
-            "(live services are not part of this version)"
+            "nothing to fetch: give --imagery, --stac, --osm, --pois or --label "
+            "(default services are not part of this version), or --city demo"
         )
     found = _area(workspace, city, (box, aoi), made, lambda: _footprints(imagery or [], osm))
     with progress_bar() as progress:
@@ -123,6 +133,32 @@ def _sources(imagery: list[str], osm: Path | None, pois: Path | None) -> list[An
         sources.append(plugins.load("sources", "osm").Source(osm))
     if pois is not None:
         sources.append(plugins.load("sources", "pois").Source(pois))
+    return sources
+
+
+def _stac_sources(
+    options: list[str], since: str | None, until: str | None, taken: set[str]
+) -> list[Any]:
+    """Return one source per layer that `--stac` names."""
+    from urbancli import plugins
+    from urbancli.errors import unknown
+
+    layers = ("sentinel2", "naip")
+    sources: list[Any] = []
+    for option in options:
+        layer, separator, catalogue = option.partition("=")
+        if not separator or not catalogue:
+            raise UsageError(
+                f"--stac '{option}' is not LAYER=CATALOGUE, e.g. sentinel2=catalog.json"
+            )
+        if layer not in layers:
+            raise unknown("STAC layer", layer, layers)
+        if layer in taken:
+            raise UsageError(f"{layer} is given twice: one source per layer")
+        taken.add(layer)
+        sources.append(plugins.load("sources", layer).Source(catalogue, since, until))
+    if not options and (since or until):
+        raise UsageError("--since and --until choose among --stac imagery: give --stac")
     return sources
 
 
