@@ -13,7 +13,7 @@ BIN = .venv/bin
 	touch $@
 
 demo: .venv/.installed
-	$(BIN)/python examples/small_city.py demo
+	$(BIN)/urban --workspace demo demo
 
 test: .venv/.installed
 	$(BIN)/ruff format --check .
