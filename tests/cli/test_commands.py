@@ -115,7 +115,8 @@ def test_the_terminal_table_shows_preset_and_interval(town: Town, urban: Urban) 
 
 
 def test_list_names_everything(town: Town, urban: Urban) -> None:
-    assert "delhi" in urban("list", "cities").out.split()
+    assert {"delhi", "demo"} <= set(urban("list", "cities").out.split())
+    assert urban("list", "suites").out.split() == ["cookie", "demo", "urbanfusion"]
     assert "urbanfusion" in urban("list", "methods").out.split()
     assert urban("-w", town.workspace, "list", "fetched").out.split() == ["synthetic-town"]
     assert urban("-w", town.workspace, "list", "runs", "--json").json() == [_run_name(town)]

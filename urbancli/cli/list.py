@@ -10,7 +10,17 @@ from urbancli.errors import unknown
 if TYPE_CHECKING:
     from urbancli.workspace import Workspace
 
-KINDS = ("cities", "fetched", "runs", "labels", "methods", "encoders", "modalities", "probes")
+KINDS = (
+    "cities",
+    "fetched",
+    "runs",
+    "labels",
+    "methods",
+    "encoders",
+    "modalities",
+    "probes",
+    "suites",
+)
 
 
 def command(
@@ -32,13 +42,17 @@ def _names(kind: str, workspace: "Workspace") -> list[str]:
     if kind == "cities":
         from urbancli.city import known_cities
 
-        return sorted(known_cities())
+        return sorted([*known_cities(), "demo"])
     if kind == "fetched":
         return workspace.cities()
     if kind == "runs":
         return workspace.runs()
     if kind == "labels":
         return [f"{city}/{name}" for city in workspace.cities() for name in workspace.labels(city)]
+    if kind == "suites":
+        from urbancli.bench.tasks.base import suites
+
+        return suites()
     if kind == "modalities":
         from urbancli.layers import MODALITIES, MODALITY_GROUPS
 
