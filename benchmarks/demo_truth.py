@@ -35,6 +35,9 @@ Floats = npt.NDArray[np.float64]
 COMPONENTS = (8, 16, 32, 64)
 """Principal components per modality that the probe of products chooses from."""
 
+LARGEST = 4.0
+"""Of a principal component, in standard deviations."""
+
 WANTED, LOWEST, HIGHEST = 0.5, -0.05, 0.03
 """Mean R² wanted of a factor that shows; least and most of one that does not."""
 
@@ -169,11 +172,14 @@ def _product(
 
 
 def _whitened(train: npt.NDArray[Any], test: npt.NDArray[Any], count: int) -> tuple[Floats, Floats]:
-    """Return the leading principal components of standardised columns at unit variance."""
+    """Return the leading principal components of standardised columns at unit variance.
+
+    Cut off at ±LARGEST: of two heavy tails the product would be all that a fit sees.
+    """
     x, z = standardise(train, test)
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     axes = vectors[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], 1e-9))
-    return x @ axes, z @ axes
+    return (x @ axes).clip(-LARGEST, LARGEST), (z @ axes).clip(-LARGEST, LARGEST)
 
 
 # --- many cities -----------------------------------------------------------------------------
