@@ -98,6 +98,6 @@ def test_the_source_reads_the_file_row_by_row(town: Town, tmp_path: Path) -> Non
     assert [tags["name"] for tags in entities.tags] == list(pois.listed_name)
     assert [tags["category"] for tags in entities.tags] == [poi_category(t) for t in pois.tags]
     assert all(set(tags) == {"name", "category"} for tags in entities.tags)
-    assert all(entity.startswith("poi/synthetic-") for entity in entities.entity_id)
+    assert all(entity.startswith("poi/SYNTHETIC-") for entity in entities.entity_id)
     lonlat = np.column_stack(GRID.unproject(*pois.xy.T))
     np.testing.assert_allclose(shapely.get_coordinates(entities.geometry), lonlat, atol=6e-8)

@@ -99,7 +99,10 @@ def test_recipes_out_of_range_are_refused() -> None:
 
 
 def test_a_citys_key_names_its_seed() -> None:
-    keys = {"demo": 0, "demo-7": 7, "demo-0": None, "demo-x": None, "delhi": None, "demo-07": None}
+    keys = {"demo": 0, "demo-7": 7, "demo-x": None, "delhi": None, "demolition": None}
     assert {key: demo_seed(key) for key in keys} == keys
+    for wrong in ("demo-0", "demo-07", "demo-99999999999"):
+        with pytest.raises(UsageError, match="seed"):
+            demo_seed(wrong)
     for seed in (0, 7, 123):
         assert demo_seed(Recipe(seed).key) == seed

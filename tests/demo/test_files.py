@@ -88,9 +88,39 @@ def test_files_of_another_version_are_made_anew(made: Path, tmp_path: Path) -> N
     assert checksums(folder) == checksums(made)
 
 
+def test_what_is_not_ours_is_never_removed(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo-4"
+    folder.mkdir()
+    (folder / "precious.txt").write_text("mine")
+    with pytest.raises(UrbanError, match="move it away"):
+        make_inputs(folder, TINY, ignore)
+    assert (folder / "precious.txt").read_text() == "mine"
+
+    shutil.copytree(made, tmp_path / "whole")
+    (tmp_path / "whole/mine.txt").write_text("mine")
+    (tmp_path / "whole/pois.csv").write_text("damaged")
+    with pytest.raises(UrbanError, match="which is not ours"):
+        make_inputs(tmp_path / "whole", TINY, ignore)
+    (tmp_path / "whole/mine.txt").unlink()
+    (tmp_path / "whole" / TRUTH).unlink()
+    with pytest.raises(UrbanError, match="no longer, a whole city"):
+        make_inputs(tmp_path / "whole", TINY, ignore)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UrbanError, match="not, or no longer"):
+        make_inputs(tmp_path / "file", TINY, ignore)
+
+
+def test_whole_files_are_used_where_nothing_can_be_written(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo-4"
+    shutil.copytree(made, folder)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert make_inputs(folder, TINY, ignore) == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == before, "no lock was needed"
+
+
 def test_another_recipe_in_the_same_folder_is_refused(made: Path) -> None:
     before = checksums(made)
-    with pytest.raises(UsageError, match="holds a city of 8 tiles a side"):
+    with pytest.raises(UsageError, match="holds demo-4 of 8 tiles a side"):
         make_inputs(made, Recipe(4, 9, 5.0), ignore)
     assert checksums(made) == before
 
@@ -102,6 +132,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_cities_of_other_seeds_lie_elsewhere() -> None:
-    boxes = [demo_city(Recipe(seed)).area for seed in range(16)]
+    boxes = [demo_city(Recipe(seed, 62)).area for seed in range(0, 256, 3)]
     assert not any(a.intersects(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert all(box.bounds[0] > -42 and box.bounds[2] < -36 for box in boxes), "inside the zone"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urbancli.cli._console import progress_bar, say
+from urbancli.errors import UrbanError
 
 if TYPE_CHECKING:
     from urbancli.demo.recipe import Recipe
@@ -14,6 +15,9 @@ def demo_recipe(workspace: "Workspace", key: str) -> "Recipe | None":
     """Return the recipe of a city's key: that of the files already made, or the default.
 
     None for every city that is not a synthetic one.
+
+    Raises:
+        UrbanError: the files made are another city's.
     """
     from urbancli.demo.recipe import Recipe, demo_seed
 
@@ -22,7 +26,11 @@ def demo_recipe(workspace: "Workspace", key: str) -> "Recipe | None":
         return None
     from urbancli.demo.files import recipe_of
 
-    return recipe_of(workspace.inputs_dir(key)) or Recipe(seed)
+    folder = workspace.inputs_dir(key)
+    found = recipe_of(folder) or Recipe(seed)
+    if found.seed != seed:
+        raise UrbanError(f"{folder} holds {found.key}, not {key}: rename or move it")
+    return found
 
 
 def make_demo_inputs(workspace: "Workspace", recipe: "Recipe") -> Path:

@@ -13,7 +13,6 @@ import shapely
 
 from urbancli.demo.factors import STEP_M, Factors
 from urbancli.demo.recipe import Recipe
-from urbancli.workspace import Geometries
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -229,10 +228,3 @@ def sharpness(lattice: Lattice) -> Floats:
     cross = behind[..., 0] * ahead[..., 1] - behind[..., 1] * ahead[..., 0]
     lengths = np.hypot(behind[..., 0], behind[..., 1]) * np.hypot(ahead[..., 0], ahead[..., 1])
     return np.asarray(cross / np.maximum(lengths, 1e-9))
-
-
-def edge_lines(lattice: Lattice) -> Geometries:
-    """Return the sides of cells as lines, (2 · lines · (lines − 1),), in the order of `lines()`."""
-    lines = lattice.lines()
-    ends = np.stack([lines[:, :, :-1], lines[:, :, 1:]], axis=3).reshape(-1, 2, 2)
-    return np.asarray(shapely.linestrings(ends), dtype=object)

@@ -133,7 +133,7 @@ def draw_factors(recipe: Recipe) -> Factors:
     """Return the fields of a city."""
     # Shared fields vary over a twelfth of the city, at most 1 km: a small city has parts too.
     length_m = min(1000.0, recipe.tiles * TILE_M / 12)
-    own = {name: _field(recipe, name, length_m) for name in SHARED}
+    own = {name: random_field(recipe, name, length_m) for name in SHARED}
     shared: dict[str, Floats] = {}
     shared["centrality"] = _unit(1.2 * _centres(recipe) + 0.8 * own["centrality"], recipe)
     shared["density"] = _unit(0.6 * shared["centrality"] + 0.8 * own["density"], recipe)
@@ -142,7 +142,7 @@ def draw_factors(recipe: Recipe) -> Factors:
     shared["affluence"] = _unit(0.4 * shared["greenery"] + 0.9 * own["affluence"], recipe)
     fields = {name: shared[name] for name in SHARED}
     for name in UNIQUE:
-        fields[name] = _orthogonal(_field(recipe, name, SMOOTH_M), fields, recipe)
+        fields[name] = _orthogonal(random_field(recipe, name, SMOOTH_M), fields, recipe)
     return Factors(recipe, fields)
 
 
@@ -150,7 +150,7 @@ def _side(recipe: Recipe) -> int:
     return (recipe.tiles + 2 * MARGIN_TILES) * PER_TILE
 
 
-def _field(recipe: Recipe, name: str, length_m: float) -> Floats:
+def random_field(recipe: Recipe, name: str, length_m: float) -> Floats:
     """Return a Gaussian random field (S, S) with correlation exp(−d²/2ℓ²), unit variance.
 
     White noise on a wider torus is filtered in the frequency domain: the spectrum of the filter is

@@ -25,6 +25,9 @@ TRUTH = "truth.json"
 INSET_M = 0.1
 """The area ends this much inside its outermost tiles, so that rounding adds no tile beyond."""
 
+WRITERS = ("rasterio", "osmium", "pyogrio")
+"""Packages that write files and raise what is no OSError."""
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -32,7 +35,8 @@ def make_inputs(folder: Path, recipe: Recipe, progress: Progress) -> str:
     """Write the files of a city into a folder, unless they are there.
 
     They are written beside it and moved in one step: the folder exists, so it is whole. A second
-    process that wants the same city waits for the first.
+    process that wants the same city waits for the first. Only files that a manifest of ours lists
+    are ever replaced.
 
     Args:
         folder: of this city's inputs.
@@ -44,38 +48,50 @@ def make_inputs(folder: Path, recipe: Recipe, progress: Progress) -> str:
 
     Raises:
         UsageError: the folder holds the files of another recipe.
-        UrbanError: it cannot be written.
+        UrbanError: it holds files of others, or cannot be written.
     """
+    if _whole(folder, recipe):
+        return ""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / f".{folder.name}.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            why = _why_not(folder, recipe) if folder.exists() else ""
-            if folder.exists() and not why:
+            if _whole(folder, recipe):
                 return ""
+            why = _why_anew(folder) if folder.exists() else ""
             partial = folder.parent / f".{folder.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
+            _check_space(folder.parent, recipe)
             _write(partial, recipe, progress)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
             return f"{folder} {why}: made anew" if why else ""
-    except OSError as err:
-        raise UrbanError(f"cannot write {folder}: {err.strerror or err}") from err
+    except UrbanError:
+        raise
+    except Exception as err:
+        # GDAL and osmium have exceptions of their own for a disk that is full.
+        if isinstance(err, OSError) or type(err).__module__.split(".")[0] in WRITERS:
+            why = getattr(err, "strerror", None) or str(err) or type(err).__name__
+            raise UrbanError(f"cannot write {folder}: {why}; is the disk full?") from err
+        raise
 
 
 def recipe_of(folder: Path) -> Recipe | None:
     """Return the recipe of the files in a folder, None where there are none.
 
     Raises:
-        UrbanError: they cannot be read.
+        UrbanError: there are files, but no readable recipe among them.
     """
-    if not (folder / TRUTH).exists():
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    facts = read_json(folder / TRUTH).get("recipe", {})
     try:
+        facts = read_json(folder / TRUTH)["recipe"]
         return Recipe(facts["seed"], facts["tiles"], facts["gsd_m"])
-    except (KeyError, TypeError) as err:
-        raise UrbanError(f"{folder / TRUTH} names no recipe: delete {folder}") from err
+    except (KeyError, TypeError, UrbanError) as err:
+        raise UrbanError(
+            f"{folder} is not, or no longer, a whole city of ours ({TRUTH} cannot be read): move "
+            "it away, then make the city with `urban demo`, with --tiles and --gsd if it had them"
+        ) from err
 
 
 def demo_city(recipe: Recipe) -> City:
@@ -103,26 +119,48 @@ def make_town(factors: Factors) -> Town:
     return Town(factors, cells, join_elements(parts), skeleton.relations, pois)
 
 
-def _why_not(folder: Path, recipe: Recipe) -> str:
-    """Return why the files in a folder must be made anew; empty where they are whole."""
-    try:
-        found = recipe_of(folder)
-        files = read_json(folder / "manifest.json").get("files", {})
-        made_by = read_json(folder / TRUTH).get("generator")
-    except UrbanError:
-        return "was damaged"
+def _whole(folder: Path, recipe: Recipe) -> bool:
+    """Return whether a folder holds all files of this recipe and version, as they were written.
+
+    Raises:
+        UsageError: those of another recipe.
+    """
+    found = recipe_of(folder)
     if found is not None and found != recipe:
         raise UsageError(
-            f"{folder} holds a city of {found.tiles} tiles a side with pixels of "
-            f"{found.gsd_m:g} m: ask for the same, delete it, or give another --workspace"
+            f"{folder} holds {found.key} of {found.tiles} tiles a side with pixels of "
+            f"{found.gsd_m:g} m: ask for the same, move it away, or give another --workspace"
         )
-    if made_by != VERSION:
+    return found is not None and not _why_anew(folder)
+
+
+def _why_anew(folder: Path) -> str:
+    """Return why a folder's files must be made anew; empty where they are whole.
+
+    Raises:
+        UrbanError: it holds files that its manifest does not list.
+    """
+    listed = read_json(folder / "manifest.json").get("files", {})
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    if foreign := sorted(there - set(listed) - {"manifest.json"}):
+        raise UrbanError(f"{folder} holds {foreign[0]}, which is not ours: move it away")
+    if read_json(folder / TRUTH).get("generator") != VERSION:
         return "was made by another version"
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file() or sha256(path) != entry["sha256"]:
-            return "was damaged"
-    return "" if files else "was damaged"
+    damaged = [n for n, e in listed.items() if n not in there or sha256(folder / n) != e["sha256"]]
+    return "was damaged" if damaged else ""
+
+
+def _check_space(folder: Path, recipe: Recipe) -> None:
+    """Refuse to begin what the disk cannot hold: noisy imagery packs to about its own size."""
+    left, bottom, right, top = recipe.rendered_m
+    area = (right - left) * (top - bottom)
+    needed = area * (4 / recipe.gsd_m**2 + 0.5)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UrbanError(
+            f"{recipe.key} needs about {needed / 1e6:,.0f} MB below {folder}, {free / 1e6:,.0f} MB "
+            "are free: make room, or ask for fewer --tiles or a larger --gsd"
+        )
 
 
 def _write(folder: Path, recipe: Recipe, progress: Progress) -> None:

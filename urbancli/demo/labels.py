@@ -4,7 +4,7 @@
 |---|---|---|
 | population.tif | WorldPop: people/km², from the floors of residential buildings | 100 m pixels |
 | crime.csv | a police open-data set: one row an incident | points |
-| land_use.geojson | PLUTO: shares of floor and ground by use, `lu_*` | tracts along streets |
+| land_use.geojson | PLUTO: shares of the ground by use, `lu_*` | tracts along streets |
 | ndvi.tif | a vegetation index of the year before the imagery | 30 m pixels |
 | zips.geojson | CDC PLACES and census tables joined to ZIP areas | about 4 × 4 tiles |
 | perception.csv | Place Pulse 2.0: scores of street scenes | points |
@@ -25,7 +25,7 @@ import numpy.typing as npt
 import shapely
 
 from urbancli.city import SYNTHETIC
-from urbancli.demo.factors import TARGETS, Factors, Floats
+from urbancli.demo.factors import TARGETS, Factors, Floats, random_field
 from urbancli.demo.recipe import GRID, Recipe
 from urbancli.demo.town import Cells, Town
 from urbancli.grid import TILE_M
@@ -71,6 +71,9 @@ NDVI_OF_ZONE = {
     "school": 0.3, "hospital": 0.28, "park": 0.62, "forest": 0.78, "cemetery": 0.55,
     "allotments": 0.5, "farmland": 0.48, "meadow": 0.58, "water": -0.1,
 }  # fmt: skip
+
+YEAR_M = 600.0
+"""Length over which vegetation differs between years."""
 
 TILES_PER_ZIP = 4
 
@@ -128,7 +131,7 @@ def _ndvi(town: Town) -> Floats:
     """Return an index of vegetation, (rows, columns), first row north.
 
     That of the zones, more where greenery is high, less where roofs cover the ground; a smooth
-    difference between years and noise on top.
+    difference between the years, as of a drier summer here and there, and noise on top.
     """
     factors, cells = town.factors, town.cells
     recipe = factors.recipe
@@ -144,7 +147,9 @@ def _ndvi(town: Town) -> Floats:
     cover = np.minimum(cover / NDVI_PIXEL_M**2, 1.0)
     generator = recipe.generator("ndvi")
     noise = generator.normal(0, 0.03, x.shape)
+    between_years = Factors(recipe, {"year": random_field(recipe, "ndvi of another year", YEAR_M)})
     index = zone.reshape(x.shape) - 0.15 * cover + 0.09 * factors.at("greenery", x, y) + noise
+    index += 0.03 * between_years.at("year", x, y)
     return np.clip(index, -0.2, 0.95)
 
 
@@ -237,7 +242,7 @@ def _write_points(path: Path, x: Floats, y: Floats, columns: Mapping[str, Sequen
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "lat", "lon", *columns])
         for number, (north, east, *values) in enumerate(rows):
-            writer.writerow([f"synthetic-{number}", f"{north:.7f}", f"{east:.7f}", *values])
+            writer.writerow([f"SYNTHETIC-{number}", f"{north:.7f}", f"{east:.7f}", *values])
 
 
 # --- polygons --------------------------------------------------------------------------------
@@ -281,7 +286,7 @@ def _write_zips(path: Path, town: Town, inside: npt.NDArray[np.bool_]) -> None:
     _, area = np.unique(area, return_inverse=True)
     shapes = _unions(cells, index, area)
     size = np.bincount(area)
-    columns: dict[str, Any] = {"zip": [f"{90_000 + 7 * i:05d}" for i in range(len(size))]}
+    columns: dict[str, Any] = {"zip": [f"SYN{i:03d}" for i in range(len(size))]}
     for name, (mean, spread, weights) in HEALTH.items():
         known = sum(w * factors.at(f, *centre.T) for f, w in weights.items())
         score = np.bincount(area, known) / size + generator.normal(0, 0.35, len(size))
@@ -301,4 +306,6 @@ def _write_polygons(path: Path, shapes: Any, columns: Mapping[str, Any]) -> None
     import geopandas as gpd
 
     frame = gpd.GeoDataFrame(dict(columns), geometry=list(shapes), crs=4326)
-    frame.to_file(path, driver="GeoJSON", engine="pyogrio", layer=path.stem, RFC7946="NO")
+    frame.to_file(
+        path, driver="GeoJSON", engine="pyogrio", layer=f"SYNTHETIC {path.stem}", RFC7946="NO"
+    )

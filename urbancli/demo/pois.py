@@ -90,4 +90,4 @@ def write_pois(path: Path, pois: Pois) -> None:
         writer.writerow(["id", "name", "category", "lat", "lon"])
         for number, (name, tags, north, east) in enumerate(rows, start=1):
             category = poi_category(tags)
-            writer.writerow([f"synthetic-{number}", name, category, f"{north:.7f}", f"{east:.7f}"])
+            writer.writerow([f"SYNTHETIC-{number}", name, category, f"{north:.7f}", f"{east:.7f}"])

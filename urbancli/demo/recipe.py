@@ -23,7 +23,8 @@ WEST_TILE, SOUTH_TILE = 1100, 16600
 """South-west tile of seed 0: easting 330 km, northing 4,980 km."""
 
 STRIDE_TILES, STRIDES = 70, 16
-"""Cities of other seeds lie further east, so that up to 62 tiles wide they do not overlap."""
+"""Cities of other seeds lie on a chequerboard of 16 × 16 spots to the east and north: up to 62
+tiles wide they do not overlap. Seeds that differ by a multiple of 256 share a spot."""
 
 GSD_M = (0.5, 1.0, 2.0, 2.5, 5.0)
 """Pixel sizes of the NAIP-like imagery, metres: each divides a Sentinel-2 pixel of 10 m."""
@@ -64,8 +65,10 @@ class Recipe:
     @property
     def box_m(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of the city, metres in `GRID`'s CRS."""
-        left = float((WEST_TILE + STRIDE_TILES * (self.seed % STRIDES)) * TILE_M)
-        bottom, side = float(SOUTH_TILE * TILE_M), float(self.tiles * TILE_M)
+        north, east = divmod(self.seed, STRIDES)
+        left = float((WEST_TILE + STRIDE_TILES * east) * TILE_M)
+        bottom = float((SOUTH_TILE + STRIDE_TILES * (north % STRIDES)) * TILE_M)
+        side = float(self.tiles * TILE_M)
         return (left, bottom, left + side, bottom + side)
 
     @property
@@ -88,8 +91,15 @@ class Recipe:
 
 
 def demo_seed(key: str) -> int | None:
-    """Return the seed that a city's key names, None for any other city."""
-    match = re.fullmatch(r"demo(?:-([1-9]\d{0,9}))?", key)
+    """Return the seed that a city's key names, None for any other city.
+
+    Raises:
+        UsageError: a seed written otherwise than a demo city's key has it.
+    """
+    match = re.fullmatch(r"demo(?:-(\d+))?", key)
     if match is None:
         return None
-    return int(match[1] or 0)
+    seed = int(match[1] or 0)
+    if (right := Recipe(seed).key) != key:
+        raise UsageError(f"the demo city of seed {seed} is called '{right}', not '{key}'")
+    return seed
