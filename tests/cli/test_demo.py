@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from osmium import FileProcessor
 
 from tests.cli.conftest import Urban
 from urbancli.workspace import Workspace, open_parquet, read_json, sha256
@@ -37,19 +38,26 @@ def test_the_demo_shows_scores_drops_and_truth(workspace: Path, urban: Urban) ->
 
 
 def test_every_file_says_synthetic(workspace: Path, urban: Urban) -> None:
-    if not list((workspace / "results").glob("bench-*")):
-        pytest.skip("needs the run of the test before")
-    paths = [*(workspace / "data/demo").rglob("*.parquet")]
-    paths += (workspace / "runs").rglob("embeddings.parquet")
-    assert len(paths) > 20
+    assert urban("-w", workspace, "demo", "--tiles", "10").code == 0
+    paths = [
+        p for part in ("data", "splits", "runs") for p in (workspace / part).rglob("*.parquet")
+    ]
+    assert len(paths) > 30
     for path in paths:
         _, facts = open_parquet(path)
-        assert "SYNTHETIC" in facts["synthetic"], path
+        assert "SYNTHETIC" in str(facts), path
     (run,) = Workspace(workspace).runs()
     assert "SYNTHETIC" in read_json(workspace / "runs" / run / "run.json")["synthetic"]
     (result,) = (workspace / "results").glob("bench-*.parquet")
     assert b"SYNTHETIC" in pq.read_schema(result).metadata[b"urban"]
     assert read_json(workspace / "data/demo/lock.json")["city"]["origin"] == "synthetic"
+    for path in (workspace / "inputs/demo").rglob("*"):
+        if path.suffix in {".json", ".geojson", ".csv", ".pbf"} and path.name != "manifest.json":
+            content = path.read_bytes()
+            marked = b"SYNTHETIC" in content or b'"synthetic": true' in content
+            assert marked or path.suffix == ".pbf", path
+    header = FileProcessor(str(workspace / "inputs/demo/map.osm.pbf")).header
+    assert "SYNTHETIC" in header.get("generator")
 
 
 def test_the_demo_again_changes_nothing(workspace: Path, urban: Urban) -> None:
@@ -82,7 +90,7 @@ def test_demo_is_a_city_like_others(workspace: Path, urban: Urban) -> None:
     ("arguments", "remedy"),
     [
         (("demo", "--tiles", "3"), "give 8 to 100"),
-        (("demo", "--tiles", "12"), "delete it"),
+        (("demo", "--tiles", "12"), "another --workspace"),
         (("demo", "--gsd", "0.7"), "give one of"),
         (("demo", "--seed", "-1"), "seed"),
     ],
@@ -91,7 +99,21 @@ def test_wrong_sizes_are_refused(
     workspace: Path, urban: Urban, arguments: tuple[str, ...], remedy: str
 ) -> None:
     done = urban("-w", workspace, *arguments)
-    assert done.code == 2 and remedy in done.err.splitlines()[-1]
+    assert done.code in {1, 2} and remedy in done.err.splitlines()[-1]
+
+
+def test_a_folder_of_another_city_is_refused(
+    urban: Urban, demo_inputs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(demo_inputs, tmp_path / "inputs/demo-3")
+    done = urban("-w", tmp_path, "fetch", "--city", "demo-3")
+    assert done.code == 1 and "holds demo, not demo-3" in done.err
+    assert urban("-w", tmp_path, "fetch", "--city", "demo-0").code == 2
+    shutil.copytree(demo_inputs, tmp_path / "inputs/demo")
+    (tmp_path / "inputs/demo/truth.json").unlink()
+    done = urban("-w", tmp_path, "fetch", "--city", "demo")
+    assert done.code == 1 and "move it away" in done.err
+    assert not (tmp_path / "data/demo").exists()
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0])

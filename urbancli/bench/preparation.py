@@ -75,6 +75,7 @@ def prepare(city: CityLayers, places: Places, name: str, seed: int) -> Material:
         "places": fingerprint([places.grid.epsg, *places.place_id.tolist()]),
         "task_version": task.version,
         "transform": task.transform,
+        **city.marks(),
     }
     units = make_units(places.grid, label.unit_id[kept], label.geometry[kept], name)
     used = Alignment(alignment.weights[kept], alignment.coverage[kept])

@@ -1,14 +1,25 @@
 """`urban demo`: the whole path on a SYNTHETIC city, offline: make, fetch, train, bench, look."""
 
 import time
-from typing import Annotated, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+from urbancli.errors import UrbanError
+
+if TYPE_CHECKING:
+    from urbancli.bench.run import BenchResult
+    from urbancli.demo.recipe import Recipe
+    from urbancli.workspace import Workspace
 
 DROPS = ("satellite", "osm", "pois")
 """What the benchmark scores again without."""
+
+MEASURED_TILES = 40
+"""The size at which the truth was measured; smaller cities have too few tiles to show it well."""
 
 
 def command(
@@ -32,6 +43,11 @@ def command(
         say(f"[{time.monotonic() - started:5.1f} s] {what}")
 
     say(f"{recipe.key} is {SYNTHETIC}")
+    if tiles < MEASURED_TILES:
+        say(
+            f"{tiles}² tiles are too few to show all of the truth: it was measured on {MEASURED_TILES}²"
+        )
+    _check_area(workspace, recipe)
     step(f"files of the city → {workspace.inputs_dir(recipe.key)}")
     folder = _make(workspace, recipe)
     step(f"urban fetch --city {recipe.key}")
@@ -49,18 +65,41 @@ def command(
     from urbancli.report.demo import render_demo
 
     render_demo(result.rows, SYNTHETIC)
+    print("synergy is a product, of which a linear probe sees nothing: a probe of products and")
+    print("20 other cities are in benchmarks/results/demo_truth.json")
     print(f"picture: {workspace.picture_file(recipe.key)}")
     print(f"truth:   {folder / 'truth.json'}")
     print(f"rows:    {result.path}")
 
 
-def _make(workspace: Any, recipe: Any) -> Any:
+def _check_area(workspace: "Workspace", recipe: "Recipe") -> None:
+    """Refuse before anything is made what the fetch would refuse after it.
+
+    Raises:
+        UrbanError: the city was fetched with another size or area.
+    """
+    from urbancli.demo.files import demo_city
+    from urbancli.grid import TILE_M
+    from urbancli.lock import area_fingerprint, city_entry, fetched_city
+
+    found = fetched_city(workspace, recipe.key)
+    if found is None:
+        return
+    marks = {area_fingerprint(city_entry(city, TILE_M)) for city in (found, demo_city(recipe))}
+    if len(marks) > 1:
+        raise UrbanError(
+            f"{workspace.city_dir(recipe.key)} holds {recipe.key} of another size or area: move it "
+            "away, or give another --workspace"
+        )
+
+
+def _make(workspace: "Workspace", recipe: "Recipe") -> Path:
     from urbancli.cli._demo import make_demo_inputs
 
     return make_demo_inputs(workspace, recipe)
 
 
-def _fetch(workspace: Any, recipe: Any, folder: Any, *, quiet: bool) -> None:
+def _fetch(workspace: "Workspace", recipe: "Recipe", folder: Path, *, quiet: bool) -> None:
     from urbancli.cli._demo import demo_labels, demo_sources
     from urbancli.demo.files import demo_city
     from urbancli.fetching import fetch
@@ -82,7 +121,7 @@ def _fetch(workspace: Any, recipe: Any, folder: Any, *, quiet: bool) -> None:
         render(summary)
 
 
-def _draw(workspace: Any, recipe: Any) -> None:
+def _draw(workspace: "Workspace", recipe: "Recipe") -> None:
     from urbancli.city import SYNTHETIC
     from urbancli.layers import open_city
     from urbancli.report.picture import draw_city
@@ -91,7 +130,7 @@ def _draw(workspace: Any, recipe: Any) -> None:
     draw_city(workspace, city, workspace.picture_file(recipe.key), f"{recipe.key}: {SYNTHETIC}")
 
 
-def _train(workspace: Any, recipe: Any, step: Any) -> list[str]:
+def _train(workspace: "Workspace", recipe: "Recipe", step: Callable[[str], None]) -> list[str]:
     """Train every method that exists with the preset `small`, and return the runs' names."""
     from urbancli import plugins
     from urbancli.layers import open_city
@@ -106,7 +145,7 @@ def _train(workspace: Any, recipe: Any, step: Any) -> list[str]:
     return runs
 
 
-def _bench(workspace: Any, recipe: Any, runs: list[str]) -> Any:
+def _bench(workspace: "Workspace", recipe: "Recipe", runs: list[str]) -> "BenchResult":
     from urbancli.bench.run import BenchOptions, bench
 
     options = BenchOptions((recipe.key,), tuple(runs), DROPS, suite="demo")

@@ -236,7 +236,7 @@ def create_run(
     method, history = _train(folder, plan, tokens, options, Progress(say, _report(progress)))
     write_tensors(folder / "model.safetensors", method.state_dict(), {})
     write_json(folder / "config.json", {"config": plan.facts["config"]})
-    write_table(folder / "curves.parquet", _curves(history), {"run": plan.name})
+    write_table(folder / "curves.parquet", _curves(history), {"run": plan.name, **city.marks()})
     write_json(folder / "cost.json", _cost(history, pick_device(options.device)))
     facts = {**plan.facts, **_result(method, history, tokens)}
     values, present = make_run(folder, facts).embed(city, plan.places)
