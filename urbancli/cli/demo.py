@@ -44,9 +44,7 @@ def command(
 
     say(f"{recipe.key} is {SYNTHETIC}")
     if tiles < MEASURED_TILES:
-        say(
-            f"{tiles}² tiles are too few to show all of the truth: it was measured on {MEASURED_TILES}²"
-        )
+        say(f"{tiles}² tiles cannot show all of the truth: it was measured on {MEASURED_TILES}²")
     _check_area(workspace, recipe)
     step(f"files of the city → {workspace.inputs_dir(recipe.key)}")
     folder = _make(workspace, recipe)
