@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "urbancli"
 
 ORDER = [
-    "errors", "plugins", "workspace", "vector", "city", "grid", "layers", "sources", "labels",
-    "demo", "lock", "fetching", "tokens", "encoders", "nn", "methods", "embeddings", "training",
+    "errors", "plugins", "workspace", "net", "vector", "city", "grid", "layers", "sources", "labels",
+    "demo", "lock", "workers", "fetching", "validation", "exporting", "tokens", "encoders", "nn", "methods", "embeddings", "training",
     "runs", "bench", "report", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the house; a file imports only from parts before its own, and from its own."""
@@ -26,6 +26,8 @@ OUTSIDE = {
     "pystac": {"sources", "demo"},
     "pystac_client": {"sources"},
     "planetary_computer": {"sources"},
+    "distributed": {"workers"},
+    "PIL": {"sources"},
     "matplotlib": {"report"},
     "rich": {"cli", "report"},
     "torch": {"tokens", "encoders", "nn", "methods", "training", "runs", "bench.probes"},

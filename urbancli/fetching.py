@@ -188,11 +188,20 @@ def _fetch_layer(
         "tile_m": places.grid.tile_m,
         "provenance": plan,
         "plan_fingerprint": plan_fingerprint,
-        **source.facts(),
+        **source.facts(_without_pixels(paths, source)),
         **marks,
     }
     _compact(path, paths, source, facts, replaced=lambda: unlist(workspace, key, path))
     shutil.rmtree(staging)
+
+
+def _without_pixels(staged: Sequence[Path], source: Source) -> pa.Table:
+    """Return all rows of a layer's blocks, the columns that weigh left out."""
+    heavy = {"pixels", "valid", "image", "geometry"} if source.streamed else set()
+    names = [name for name in source.schema.names if name not in heavy]
+    return pa.concat_tables(
+        [read_table(file, names)[0].replace_schema_metadata() for file in staged]
+    )
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

@@ -218,7 +218,7 @@ def test_files_under_earlier_ones_are_named(tmp_path: Path) -> None:
     for order, hidden in ((paths, ["b.tif"]), (paths[::-1], [])):
         source = Source("sentinel2", order)
         source.plan(tiles_of(_city().area, GRID))
-        assert source.facts()["hidden_inputs"] == hidden
+        assert source.facts(source.schema.empty_table())["hidden_inputs"] == hidden
 
 
 def test_a_coarse_file_keeps_its_own_resolution(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_tags_and_members_are_kept_whole(town: Path, town_tiles: Places) -> None
 def test_nothing_is_lost_in_silence(town: Path, town_tiles: Places) -> None:
     source = Source(town)
     plan = source.plan(town_tiles)
-    facts = source.facts()
+    facts = source.facts(source.schema.empty_table())
     assert {kind: each["ids"] for kind, each in facts["broken"].items()} == BROKEN
     assert {kind: each["count"] for kind, each in facts["broken"].items()} == {
         kind: len(ids) for kind, ids in BROKEN.items()

@@ -87,7 +87,7 @@ def test_real_files_are_accounted_for_exactly(
     monkeypatch.setattr(source, "collect", lambda: (entities, facts))  # read once is enough
     source.plan(places)
     table = pa.concat_tables([source.read(block) for block in source.blocks(places)])
-    facts = source.facts()
+    facts = source.facts(source.schema.empty_table())
     assert table.num_rows == facts["kept"] == len(set(table.column("entity_id").to_pylist()))
     assert facts["kept"] + facts["outside"] == len(entities)
     assert facts["kept"] + facts["outside"] + len(lost) == facts["counted"]

@@ -34,8 +34,8 @@ def rows_of(path: Path, places: Places) -> tuple[dict[str, dict[str, Any]], dict
     rows = {}
     for row, shape in zip(table.to_pylist(), geometries(table), strict=True):
         rows[row["entity_id"]] = {**row, "tags": dict(row["tags"]), "shape": shape}
-    assert len(rows) == table.num_rows == source.facts()["kept"]
-    return rows, source.facts()
+    assert len(rows) == table.num_rows == source.facts(source.schema.empty_table())["kept"]
+    return rows, source.facts(source.schema.empty_table())
 
 
 def write(path: Path, text: str) -> Path:

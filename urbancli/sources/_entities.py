@@ -121,7 +121,7 @@ class EntitySource(Source):
         start, count = self._rows.get(block.block_id, (0, 0))
         return self._table.slice(start, count)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return what was kept, outside, repaired and broken, and how many tiles hold any."""
         return self._facts
 

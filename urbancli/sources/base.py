@@ -3,9 +3,14 @@
 `plan` says what exactly will be read, as JSON that goes into `lock.json`; `read` returns the rows
 of one block and is a pure function of the plan, so that blocks can be read in any order, by any
 worker, and again after a crash, with the same bytes.
+
+A source of a live service says in `asked` what it was asked for, and `take`s a plan that was made
+for the same: a search is made once per city, and neither a resumed fetch nor the same command a
+week later depends on what a catalogue has since added.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +23,28 @@ from urbancli.workspace import sha256
 SHAPEFILE_SUFFIXES = (".dbf", ".shx", ".prj", ".cpg")
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What reading a layer will cost.
+
+    Attributes:
+        items: files or scenes that are read.
+        blocks: of the city and its halo.
+        requests: to services, about.
+        bytes: to be downloaded, about.
+    """
+
+    items: int
+    blocks: int
+    requests: int
+    bytes: int
+
+
 class Source(ABC):
     """Brings one layer of one city.
+
+    Between `plan` (or `take`) with `blocks`, and `facts`, a streamed source is read from by many
+    threads at once, and can be pickled to be read from by other processes.
 
     Attributes:
         layer: name of the layer it fills.
@@ -53,8 +78,25 @@ class Source(ABC):
         """Return the rows of one block, possibly none."""
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return what the layer's metadata says beside provenance: bands, counts, gaps."""
+    def facts(self, tiles: pa.Table) -> dict[str, Any]:
+        """Return what the layer's metadata says beside provenance: bands, counts, gaps.
+
+        Args:
+            tiles: every row that `read` returned, of a pixel layer without `pixels`, `valid` and
+                geometry.
+        """
+
+    def asked(self) -> dict[str, Any] | None:
+        """Return what a plan answers, as JSON; None where a plan is always made anew (files)."""
+        return None
+
+    def take(self, plan: dict[str, Any], places: Places) -> None:
+        """Take a plan that was made for the same `asked`, in place of asking the service."""
+        raise NotImplementedError
+
+    def estimate(self, places: Places) -> "Estimate":
+        """Return what reading will cost, after `plan` or `take`."""
+        return Estimate(items=1, blocks=len(self.blocks(places)), requests=0, bytes=0)
 
 
 def pin(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Source(base.Source):
         samples, valid = self._read_block(block)
         return tile_rows(block, samples, valid, self._wanted)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, dtype, pixel size, the band read as mask, and files under earlier ones."""
         masks = set(self._datasets[0].indexes) - set(sample_bands(self._datasets[0]))
         return {

@@ -142,7 +142,7 @@ class Source(base.Source):
         table = tile_rows(block, samples, by >= 0, self._wanted)
         return self._with_years(table, by, near, block)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, pixel sizes, the years read, newest first, and whether one sufficed."""
         return {
             "bands": list(BANDS),

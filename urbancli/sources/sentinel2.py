@@ -192,7 +192,7 @@ class Source(base.Source):
         samples = stack[0] if least else median(stack)
         return tile_rows(block, samples, samples[0] > 0, self._wanted)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, pixel sizes, the dates used, and pixels that no date shows clear."""
         with gdal_environment():
             for block in self._blocks:
