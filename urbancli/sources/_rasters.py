@@ -99,7 +99,7 @@ def _signed(item: Item, asset: Asset) -> str:
         return asset.location
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # version 1.0 writes for pydantic 1
-        import planetary_computer  # type: ignore[import-untyped]
+        import planetary_computer
 
     _keep_out_of_logs()
     try:

@@ -86,7 +86,7 @@ def eigen(gram: Floats) -> tuple[Floats, Floats]:
     Up to 1000 × 1000 on one thread: more bring little on idle cores, and on busy ones they wait
     for each other up to a hundred times as long as one thread takes.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1 if len(gram) <= 1000 else None, "blas"):
         values, vectors = np.linalg.eigh(gram)

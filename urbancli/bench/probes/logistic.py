@@ -69,7 +69,7 @@ def logistic_path(
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     train, test = rotate(*standardise(x_train, x_test))
     known, counts = np.unique(classes, return_counts=True)
