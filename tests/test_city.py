@@ -18,6 +18,7 @@ from urbancli.city import (
     parse_box,
     slug,
     split_antimeridian,
+    synthetic_marks,
     utm_epsg,
 )
 from urbancli.errors import UrbanError, UsageError
@@ -33,6 +34,12 @@ def test_the_table_holds_the_benchmarks_cities() -> None:
         assert slug(row["name"]) == key or key == "kiev"
         assert row["west"] < row["lon"] < row["east"], key
         assert row["south"] < row["lat"] < row["north"], key
+
+
+@pytest.mark.parametrize("origin", ["table", "bbox", None])
+def test_only_a_generated_city_is_marked(origin: str | None) -> None:
+    assert synthetic_marks(origin) == {}
+    assert "SYNTHETIC" in synthetic_marks("synthetic")["synthetic"]
 
 
 @pytest.mark.parametrize(

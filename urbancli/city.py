@@ -46,6 +46,15 @@ class City:
     origin: str
 
 
+def synthetic_marks(origin: str | None) -> dict[str, str]:
+    """Return what every file made from a city must say: that it is synthetic, or nothing.
+
+    Args:
+        origin: the city's, as `City.origin` and its lock say.
+    """
+    return {"synthetic": SYNTHETIC} if origin == "synthetic" else {}
+
+
 @functools.cache
 def known_cities() -> dict[str, dict[str, Any]]:
     """Return the city table: key → name, country (ISO 3166-1 alpha-3), lon, lat and box.

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from urbancli.city import SYNTHETIC
+from urbancli.city import synthetic_marks
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Grid, Places, places_from_table
 from urbancli.workspace import BBOX_TYPE, Workspace, geometries, open_parquet, read_json, read_table
@@ -289,8 +289,7 @@ class CityLayers:
 
     def marks(self) -> dict[str, str]:
         """Return what every file made from this city must say: that it is synthetic, or nothing."""
-        origin = fetched_area(self.workspace, self.key).get("origin")
-        return {"synthetic": SYNTHETIC} if origin == "synthetic" else {}
+        return synthetic_marks(fetched_area(self.workspace, self.key).get("origin"))
 
     def tiles(self) -> Places:
         """Return the city's tiles in file order: the order of every token and embedding table."""
