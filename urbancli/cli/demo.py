@@ -33,6 +33,7 @@ def command(
 ) -> None:
     """Make a SYNTHETIC city with known truth, fetch it, train every method, and score them."""
     from urbancli.city import SYNTHETIC
+    from urbancli.cli._demo import make_demo_inputs
     from urbancli.demo.recipe import Recipe
 
     recipe = Recipe(seed, tiles, gsd)
@@ -47,7 +48,7 @@ def command(
         say(f"{tiles}² tiles cannot show all of the truth: it was measured on {MEASURED_TILES}²")
     _check_area(workspace, recipe)
     step(f"files of the city → {workspace.inputs_dir(recipe.key)}")
-    folder = _make(workspace, recipe)
+    folder = make_demo_inputs(workspace, recipe)
     step(f"urban fetch --city {recipe.key}")
     _fetch(workspace, recipe, folder, quiet=json)
     step(f"a picture → {workspace.picture_file(recipe.key)}")
@@ -64,7 +65,7 @@ def command(
 
     render_demo(result.rows, SYNTHETIC)
     print("synergy is a product, of which a linear probe sees nothing: a probe of products and")
-    print("20 other cities are in benchmarks/results/demo_truth.json")
+    print("20 other cities are in the repository, file benchmarks/results/demo_truth.json")
     print(f"picture: {workspace.picture_file(recipe.key)}")
     print(f"truth:   {folder / 'truth.json'}")
     print(f"rows:    {result.path}")
@@ -89,12 +90,6 @@ def _check_area(workspace: "Workspace", recipe: "Recipe") -> None:
             f"{workspace.city_dir(recipe.key)} holds {recipe.key} of another size or area: move it "
             "away, or give another --workspace"
         )
-
-
-def _make(workspace: "Workspace", recipe: "Recipe") -> Path:
-    from urbancli.cli._demo import make_demo_inputs
-
-    return make_demo_inputs(workspace, recipe)
 
 
 def _fetch(workspace: "Workspace", recipe: "Recipe", folder: Path, *, quiet: bool) -> None:
