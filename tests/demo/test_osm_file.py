@@ -185,7 +185,7 @@ def test_points_closer_than_a_unit_are_not_repeated_in_a_way(tmp_path: Path) -> 
     line = LineString([(0, 0), (0.0001, 0), (50, 0), (50, 0.0001)])
     path = _write(tmp_path, _elements((line, {"highway": "path"})))
     ways = osmium.FileProcessor(str(path)).with_filter(osmium.filter.EntityFilter(osmium.osm.WAY))
-    assert [len(way.nodes) for way in ways] == [2]  # type: ignore[union-attr]
+    assert [len(way.nodes) for way in ways] == [2]
 
 
 def test_the_header_says_what_it_is_and_where(tmp_path: Path) -> None:
