@@ -185,19 +185,21 @@ def _draw_map(
     _limit(axes, box)
 
 
-def _fill(axes: Any, shapes: Geometries, colour: Any) -> None:
-    """Fill polygons, holes left open."""
+def _fill(axes: Any, shapes: Geometries, colour: str | npt.NDArray[Any]) -> None:
+    """Fill polygons, holes left open, in one colour or (N, 4) in one each."""
     from matplotlib.collections import PathCollection
     from matplotlib.path import Path as Outline
 
+    parts, owner = shapely.get_parts(shapes, return_index=True)
     paths = []
-    for polygon in shapely.get_parts(shapes):
+    for polygon in parts:
         rings = shapely.get_rings(polygon)
         points, ring = shapely.get_coordinates(rings, return_index=True)
         codes = np.full(len(points), Outline.LINETO, dtype=np.uint8)
         codes[np.flatnonzero(np.diff(ring, prepend=-1))] = Outline.MOVETO
         paths.append(Outline(points, codes))
-    axes.add_collection(PathCollection(paths, facecolors=colour, edgecolors="none"))
+    colours = colour if isinstance(colour, str) else colour[owner]
+    axes.add_collection(PathCollection(paths, facecolors=colours, edgecolors="none"))
 
 
 def _stroke(axes: Any, shapes: Geometries, colour: str, width: float) -> None:
@@ -230,17 +232,8 @@ def _draw_label(
         colours = colormaps["viridis"](rank)
         low, high = np.nanmin(values), np.nanmax(values)
         axes.set_xlabel(f"{low:,.3g} to {high:,.3g}, coloured by rank", fontsize=8)
-    _draw_units(axes, shapes[known], colours[known])
+    points = shapely.get_dimensions(shapes) == 0
+    spots = shapely.get_coordinates(shapes[known & points])
+    axes.scatter(*spots.T, c=colours[known & points], s=6, linewidths=0)
+    _fill(axes, shapes[known & ~points], colours[known & ~points])
     _limit(axes, box)
-
-
-def _draw_units(axes: Any, shapes: Geometries, colours: npt.NDArray[Any]) -> None:
-    from matplotlib.collections import PathCollection
-    from matplotlib.path import Path as Outline
-
-    if (shapely.get_dimensions(shapes) == 0).all():
-        axes.scatter(*shapely.get_coordinates(shapes).T, c=colours, s=6, linewidths=0)
-        return
-    parts, owner = shapely.get_parts(shapes, return_index=True)
-    paths = [Outline(shapely.get_coordinates(shapely.get_exterior_ring(part))) for part in parts]
-    axes.add_collection(PathCollection(paths, facecolors=colours[owner], edgecolors="none"))
