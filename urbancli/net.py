@@ -4,14 +4,20 @@ What a service wants of its users (how many at once, how long after a refusal) i
 What is not over HTTP here: pystac-client (over this session), osmnx (geocoding only), and GDAL and
 Arrow, which read ranges of files by themselves. No query of a URL reaches an error or a log: it
 may hold a token.
+
+Beside the cache lie the locks of services that want one question at a time from a machine, and the
+counts of those that allow only so much a day.
 """
 
 import contextlib
 import email.utils
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +27,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from urbancli import __version__
-from urbancli.errors import ServiceError, UsageError
-from urbancli.workspace import atomic_path
+from urbancli.errors import ServiceError, UrbanError, UsageError
+from urbancli.workspace import atomic_path, write_text
 
 USER_AGENT = f"urban/{__version__} (+https://pypi.org/project/urbancli)"
 
@@ -39,6 +45,10 @@ AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may go away by themselves."""
 
 FIRST_WAIT_S = 0.5
+
+DAY_S = 86_400
+
+UNTRUSTED = "has a certificate that is not trusted (REQUESTS_CA_BUNDLE names your own)"
 
 Check = Callable[[bytes], None]
 """Looks at a body; raises `ValueError` where it is not what was asked for."""
@@ -64,6 +74,39 @@ def endpoint(name: str) -> str:
     return url
 
 
+class BusyError(ValueError):
+    """What a `Check` raises of a body that says: not now. The service gets its pause."""
+
+
+class RefusedError(ServiceError):
+    """A service gave no whole and good answer.
+
+    Attributes:
+        status: of its last answer, where that was an error; else 0.
+    """
+
+    status = 0
+
+
+class OfflineError(ServiceError):
+    """`--offline`, and the answer is in no cache."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a service allows in a day (UTC), counted over all processes of this machine.
+
+    Attributes:
+        requests: attempts included that failed.
+        bytes: as they come over the wire.
+        remedy: what to do once it is spent.
+    """
+
+    requests: int
+    bytes: int
+    remedy: str
+
+
 @dataclass(frozen=True)
 class Manners:
     """How a service wants to be asked.
@@ -73,8 +116,11 @@ class Manners:
         at_once: questions under way at a time, over all threads of this process.
         connect_s: seconds to connect.
         answer_s: seconds between two bytes.
-        pause_s: seconds after a 429 that says no `Retry-After`, at least.
+        pause_s: seconds after the first status of `busy`, at least; twice as many after each more.
         longest_wait_s: between two attempts; a longer `Retry-After` is a refusal.
+        busy: statuses that say: not now.
+        alone: one question at a time over all processes of this machine.
+        daily: how much is allowed in a day; counts only together with `alone`.
     """
 
     attempts: int = 6
@@ -83,10 +129,9 @@ class Manners:
     answer_s: float = 60.0
     pause_s: float = 1.0
     longest_wait_s: float = 120.0
-
-
-class OfflineError(ServiceError):
-    """`--offline`, and the answer is in no cache."""
+    busy: frozenset[int] = frozenset({429})
+    alone: bool = False
+    daily: Budget | None = None
 
 
 class Net:
@@ -146,13 +191,11 @@ class Net:
         """
         kept = self._cache / "http" / _name(method, url, body)
         if self.offline:
-            if keep and kept.exists():
-                return kept.read_bytes()
-            raise OfflineError(f"offline, and no answer of {_public(url)} is kept: go online once")
+            return _kept(kept if keep else None, check, url)
         with self._gate(url, manners):
             found = self._insist(method, url, body, dict(headers or {}), (manners, check))
         if keep:
-            with atomic_path(kept) as temporary:
+            with self._lock, atomic_path(kept) as temporary:
                 temporary.write_bytes(found)
         return found
 
@@ -164,56 +207,80 @@ class Net:
         headers: dict[str, str],
         how: tuple[Manners, Check],
     ) -> bytes:
-        import requests
-
         manners, check = how
-        said = ""
+        said, status, pause = "", 0, manners.pause_s
         for attempt in range(manners.attempts):
+            self._count(url, manners, requests=1)
             wait = min(FIRST_WAIT_S * 2**attempt, manners.longest_wait_s)
             wait *= random.uniform(0.5, 1.0)  # so that many clients do not come back together
+            busy, status = False, 0
             try:
-                answer = self._session().request(
-                    method, url, data=body, headers=headers,
-                    timeout=(manners.connect_s, manners.answer_s),
-                )  # fmt: skip
+                answer = self._once(method, url, body, headers, manners)
+                self._count(url, manners, bytes=answer.raw.tell())
                 if answer.ok:
                     check(answer.content)
                     return bytes(answer.content)
-                said = f"answers {answer.status_code}"
-                if answer.status_code not in AGAIN:
+                said, status = f"answers {answer.status_code}", answer.status_code
+                if status not in AGAIN:
                     break
-                if answer.status_code == 429:
-                    wait = max(wait, manners.pause_s)
-                wait = max(wait, retry_after(answer.headers))
-            except requests.exceptions.ProxyError:
-                said = "cannot be reached through the proxy (HTTP_PROXY, HTTPS_PROXY)"
-            except requests.exceptions.SSLError:
-                said = "has a certificate that is not trusted (REQUESTS_CA_BUNDLE names your own)"
-                break
-            except requests.exceptions.Timeout:
-                said = "does not answer in time"
-            except (requests.exceptions.ChunkedEncodingError,
-                    requests.exceptions.ContentDecodingError):  # fmt: skip
-                said = "breaks off in the middle of its answer"
-            except requests.exceptions.ConnectionError:
-                said = "cannot be reached"
-            except requests.exceptions.RequestException as err:
-                raise UsageError(f"'{_public(url)}' is no URL that can be asked") from err
+                busy = status in manners.busy
+                asked = retry_after(answer.headers)
+                wait = max(wait, asked + random.uniform(0.0, FIRST_WAIT_S)) if asked else wait
+            except _FailedError as err:
+                said = str(err)
+                if said == UNTRUSTED:
+                    break
             except ValueError as err:
                 said = f"answers something else than was asked for ({_short(err)})"
-            if wait > manners.longest_wait_s:
+                busy = isinstance(err, BusyError)
+            if busy:
+                wait, pause = max(wait, pause), min(2 * pause, manners.longest_wait_s)
+            if wait > manners.longest_wait_s + FIRST_WAIT_S:
                 said += f" and wants a pause of {wait:.0f} s"
                 break
             if attempt + 1 < manners.attempts:
                 time.sleep(wait)
-        # Not chained: what requests says holds the URL with its query.
-        raise ServiceError(f"{_public(url)} {said}: try the same command again later") from None
+        failed = RefusedError(f"{_public(url)} {said}: try the same command again later")
+        failed.status = status
+        raise failed
+
+    def _once(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], manners: Manners
+    ) -> Any:
+        """Return one whole answer of any status; what requests raises may hold a token: dropped."""
+        import requests
+        from urllib3.exceptions import ReadTimeoutError
+
+        faults = requests.exceptions
+        try:
+            return self._session().request(
+                method, url, data=body, headers=headers,
+                timeout=(manners.connect_s, manners.answer_s),
+            )  # fmt: skip
+        except (faults.ProxyError, faults.InvalidProxyURL):
+            said = "cannot be reached through the proxy (HTTP_PROXY, HTTPS_PROXY)"
+        except faults.SSLError:
+            said = UNTRUSTED
+        except faults.Timeout:
+            said = "does not answer in time"
+        except (faults.ChunkedEncodingError, faults.ContentDecodingError):
+            said = "breaks off in the middle of its answer"
+        except faults.ConnectionError as err:
+            slow = any(isinstance(each, ReadTimeoutError) for each in err.args)
+            said = "stops in the middle of its answer" if slow else "cannot be reached"
+        except faults.TooManyRedirects:
+            said = "sends from one address to another without end"
+        except faults.RequestException as err:
+            what = "the token" if isinstance(err, faults.InvalidHeader) else "the URL"
+            raise UsageError(f"'{_public(url)}' cannot be asked: check {what}") from None
+        raise _FailedError(said)
 
     def _session(self) -> Any:
         """Return this thread's connections."""
         if not hasattr(self._here, "session"):
             import requests
 
+            logging.getLogger("urllib3").setLevel(logging.ERROR)  # below, it tells whole URLs
             self._here.session = requests.Session()
             self._here.session.headers["User-Agent"] = USER_AGENT
         return self._here.session
@@ -224,8 +291,55 @@ class Net:
         key = (urlsplit(url).netloc, manners.at_once)
         with self._lock:
             gate = self._gates.setdefault(key, threading.BoundedSemaphore(manners.at_once))
-        with gate:
+        with gate, self._alone(url) if manners.alone else contextlib.nullcontext():
             yield
+
+    @contextlib.contextmanager
+    def _alone(self, url: str) -> Iterator[None]:
+        """Wait until no other process of this machine asks the host; a killed one lets go."""
+        path = self._cache / "hosts" / f"{_host(url)}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        except OSError as err:
+            why = f"cannot write {path}: {err.strerror or err}"
+            raise UrbanError(f"{why}; URBAN_CACHE names another folder") from err
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _count(self, url: str, manners: Manners, requests: int = 0, bytes: int = 0) -> None:
+        """Add to what was spent today, refusing a request beyond the budget; held by `_alone`."""
+        if manners.daily is None or not manners.alone:
+            return
+        path, today = self._cache / "hosts" / f"{_host(url)}.json", int(time.time() // DAY_S)
+        spent = {"day": today, "requests": 0, "bytes": 0}
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            found = json.loads(path.read_bytes())
+            spent = found if found["day"] == today else spent
+        daily = manners.daily
+        if requests and not (spent["requests"] < daily.requests and spent["bytes"] < daily.bytes):
+            raise ServiceError(
+                f"{_public(url)} has given this machine {spent['requests']:,} answers and "
+                f"{spent['bytes'] / 1e6:,.0f} MB today, which is what it allows: {daily.remedy}"
+            )
+        spent["requests"] += requests
+        spent["bytes"] += bytes
+        write_text(path, json.dumps(spent))
+
+
+class _FailedError(Exception):
+    """No answer."""
+
+
+def _kept(path: Path | None, check: Check, url: str) -> bytes:
+    """Return a kept answer that passes, or raise `OfflineError`."""
+    with contextlib.suppress(OSError, ValueError):
+        if path is not None:
+            body = path.read_bytes()
+            check(body)
+            return body
+    raise OfflineError(f"offline, and no answer of {_public(url)} is kept: go online once")
 
 
 def json_body(content: Any) -> bytes:
@@ -246,21 +360,28 @@ def is_json(body: bytes) -> None:
 def retry_after(headers: Mapping[str, str]) -> float:
     """Return the seconds that an answer asks to wait, 0 where it does not say.
 
-    RFC 9110, 10.2.3: seconds, or a date, which is taken against the answer's own `Date`.
+    RFC 9110, 10.2.3: seconds, or a date, which is taken against the answer's own `Date`, or our
+    clock where it has none.
     """
     text = headers.get("Retry-After", "").strip()
     if text.isdigit():
         return float(text)
     try:
         until = email.utils.parsedate_to_datetime(text)
-        now = email.utils.parsedate_to_datetime(headers["Date"])
-        return max(0.0, (until - now).total_seconds())
-    except (ValueError, TypeError, KeyError):
+        now = headers.get("Date")
+        at = email.utils.parsedate_to_datetime(now).timestamp() if now else time.time()
+        return max(0.0, until.timestamp() - at)
+    except (ValueError, TypeError):
         return 0.0
 
 
 def _name(method: str, url: str, body: bytes | None) -> str:
     return hashlib.sha256(b"\n".join([method.encode(), url.encode(), body or b""])).hexdigest()
+
+
+def _host(url: str) -> str:
+    """Return a file name for the host and port of a URL."""
+    return re.sub(r"[^\w.-]", "_", urlsplit(url).netloc.rpartition("@")[2]) or "none"
 
 
 def _public(url: str) -> str:
