@@ -59,7 +59,6 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
     from urbancli.demo.files import demo_city, make_inputs
     from urbancli.encoders.base import encode_cached, fit_encoder, window_of
     from urbancli.fetching import fetch
-    from urbancli.grid import TILE_M
     from urbancli.layers import open_city
     from urbancli.workspace import Workspace
 
@@ -67,7 +66,7 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
     inputs = workspace.inputs_dir(recipe.key)
     make_inputs(inputs, recipe, ignore)
     labels = [spec for spec in demo_labels(inputs) if spec.name.startswith("factor_")]
-    fetch(workspace, demo_city(recipe), demo_sources(inputs), labels, ignore, TILE_M)
+    fetch(workspace, demo_city(recipe), demo_sources(inputs), labels)
     city = open_city(workspace, recipe.key)
     places = city.tiles()
     contestants = {}

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "urbancli"
 
 ORDER = [
     "errors", "plugins", "workspace", "net", "vector", "city", "grid", "layers", "sources", "labels",
-    "demo", "lock", "workers", "fetching", "validation", "exporting", "tokens", "encoders", "nn", "methods", "embeddings", "training",
+    "demo", "lock", "licences", "workers", "planning", "compaction", "description", "fetching", "validation", "exporting", "tokens", "encoders", "nn", "methods", "embeddings", "training",
     "runs", "bench", "report", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the house; a file imports only from parts before its own, and from its own."""

@@ -40,7 +40,7 @@ def _fetch(
     workspace: Workspace, *sources: Source, labels: tuple[str, ...] = (), city: City | None = None
 ) -> dict[str, Any]:
     specs = [parse_label(text) for text in labels]
-    return fetch(workspace, city or _city(), sources, specs, lambda *_: None, 300)
+    return fetch(workspace, city or _city(), sources, specs)
 
 
 def _points(path: Path, count: int = 4) -> Path:

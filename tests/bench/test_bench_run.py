@@ -69,7 +69,7 @@ def workspace(tmp_path_factory) -> Workspace:
         parse_label(f"liveliness={folder / 'points.csv'}:liveliness"),
         parse_label(f"land_use={folder / 'points.csv'}:land_use"),
     ]
-    fetch(made, city, [Pois(path)], specs, lambda *_: None, 300)
+    fetch(made, city, [Pois(path)], specs)
     create_run(made, open_city(made, "town"), "urbanfusion", RunOptions(overrides=TINY))
     return made
 
@@ -187,7 +187,7 @@ def test_units_half_outside_are_left_out_and_named(tmp_path) -> None:
     area = shapely.box(LEFT + 1, BOTTOM + 1, LEFT + 1799, BOTTOM + 1799)
     city = City("edge", GRID.unproject_geometry(area), GRID.epsg, "bbox")
     made = Workspace(tmp_path / "workspace")
-    fetch(made, city, [source], [parse_label(f"v={path}:v@200m")], lambda *_: None, 300)
+    fetch(made, city, [source], [parse_label(f"v={path}:v@200m")])
     layers = open_city(made, "edge")
     material = prepare(layers, layers.tiles(), "v", 0)
     # u2 has its centre just west of the city, u3 only its top in it.

@@ -38,7 +38,7 @@ def summary(tmp_path: Path) -> dict[str, Any]:
     labels = [f"c={tmp_path / 'l.gpkg'}:s_*", f"n={tmp_path / 'l.gpkg'}:n"]
     city = City("town", box_area((9.0, 50.0, 9.03, 50.02)), 32632, "bbox")
     specs = [parse_label(label) for label in labels]
-    return fetch(Workspace(tmp_path), city, [Osm(osm), Pois(pois)], specs, lambda *_: None, 300)
+    return fetch(Workspace(tmp_path), city, [Osm(osm), Pois(pois)], specs)
 
 
 def _numbers(text: str) -> int:

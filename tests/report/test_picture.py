@@ -34,7 +34,7 @@ def _city(folder: Path, inputs: Path, layers: list[str], labels: list[str]) -> C
         sources.append(Osm(inputs / "map.osm.pbf"))
     specs = [parse_label(f"{name}={inputs / LABELS[name]}") for name in labels]
     town = City("town", box_area(BOX), 32624, "bbox")
-    fetch(Workspace(folder), town, sources, specs, lambda *_: None, 300)
+    fetch(Workspace(folder), town, sources, specs)
     return open_city(Workspace(folder), "town")
 
 

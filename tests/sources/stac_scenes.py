@@ -156,7 +156,7 @@ def write_catalogue(folder: Path, *items: pystac.Item) -> Path:
 def fetched(folder: Path, source: Source) -> tuple[PixelLayer, dict[str, Any]]:
     """Fetch the city; return the layer and its facts."""
     workspace = Workspace(folder / "workspace")
-    fetch(workspace, city(), [source], [], lambda *_: None, 300)
+    fetch(workspace, city(), [source], [])
     facts = read_table(workspace.layer_file("test", source.layer))[1]
     return open_city(workspace, "test").pixels(source.layer), facts
 

@@ -55,7 +55,7 @@ def _city() -> City:
 def _fetch(folder: Path, *paths: Path, layer: str = "sentinel2") -> PixelLayer:
     workspace = Workspace(folder / "workspace")
     source = Source(layer, paths)
-    fetch(workspace, _city(), [source], [], lambda *_: None, 300)
+    fetch(workspace, _city(), [source], [])
     return open_city(workspace, "test").pixels(layer)
 
 
@@ -240,7 +240,7 @@ def test_the_southern_hemisphere(tmp_path: Path) -> None:
     lon, lat = grid.unproject([left + 301, left + 899], [top - 899, top - 301])
     city = City("sydney", box_area((lon[0], lat[0], lon[1], lat[1])), 32756, "bbox")
     workspace = Workspace(tmp_path / "w")
-    fetch(workspace, city, [Source("sentinel2", [path])], [], lambda *_: None, 300)
+    fetch(workspace, city, [Source("sentinel2", [path])], [])
     layer = CityLayers(workspace, "sydney", grid).pixels("sentinel2")
     window, valid = layer.window(left + 600, top - 600, 800)
     np.testing.assert_array_equal(window, samples[:, 20:100, 20:100])

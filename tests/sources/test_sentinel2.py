@@ -29,6 +29,7 @@ from stac_scenes import (
 
 from urbancli.errors import UrbanError, UsageError
 from urbancli.fetching import fetch
+from urbancli.planning import Engine
 from urbancli.sources.sentinel2 import ASSETS, UNCLEAR, Source
 from urbancli.workspace import Workspace, read_table
 
@@ -285,8 +286,8 @@ def test_a_resumed_fetch_counts_what_an_earlier_one_read(tmp_path: Path) -> None
 
     workspace = Workspace(tmp_path / "w")
     with pytest.raises(Interrupted):
-        fetch(workspace, city(), [Source(catalogue)], [], stop, 300)
-    fetch(workspace, city(), [Source(catalogue)], [], lambda *_: None, 300)
+        fetch(workspace, city(), [Source(catalogue)], [], Engine(progress=stop))
+    fetch(workspace, city(), [Source(catalogue)], [])
     file = workspace.layer_file("test", "sentinel2")
     assert read_table(file)[1] == whole
     assert whole["pixels_never_clear"] == 60 * 120

@@ -48,32 +48,62 @@ def print_json(content: Any) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function (what, done, total): a bar in a terminal, a line every 10 s elsewhere."""
+    """Yield a function (what, done, total): a bar in a terminal, a line every 10 s elsewhere.
+
+    What was done before the first call counts for neither rate nor time left.
+    """
     if not sys.stderr.isatty():
         yield _lines()
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[pace]}"))  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, Any] = {}
+        paces: dict[str, _Pace] = {}
 
         def update(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
+                tasks[what] = progress.add_task(what, total=total, pace="")
+                paces[what] = _Pace(done)
+            pace = paces[what].told(done, total)
+            progress.update(tasks[what], completed=done, total=total, pace=pace)
 
         yield update
 
 
+class _Pace:
+    """How fast something goes, from its first call on."""
+
+    def __init__(self, done: int) -> None:
+        self._first, self._started = done, time.monotonic()
+
+    def told(self, done: int, total: int) -> str:
+        """Return rate and time left; nothing before there is a rate."""
+        seconds = time.monotonic() - self._started
+        rate = (done - self._first) / seconds if seconds > 0 else 0.0
+        if rate <= 0 or done >= total:
+            return ""
+        left = round((total - done) / rate)
+        per = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+        hours, minutes = divmod(left // 60, 60)
+        clock = f"{hours} h {minutes} min" if hours else f"{left // 60} min {left % 60} s"
+        return f"{per}, {clock if left >= 60 else f'{left} s'} left"
+
+
 def _lines() -> Callable[[str, int, int], None]:
     last = time.monotonic()
+    paces: dict[str, _Pace] = {}
 
     def update(what: str, done: int, total: int) -> None:
         nonlocal last
+        pace = paces.setdefault(what, _Pace(done))
         if done < total and time.monotonic() - last < 10:
             return
         last = time.monotonic()
-        say(f"{what}: {done}/{total}")
+        told = pace.told(done, total)
+        say(f"{what}: {done}/{total}" + (f" ({told})" if told else ""))
 
     return update

@@ -1,5 +1,6 @@
 """`urban demo`: the whole path on a SYNTHETIC city, offline: make, fetch, train, bench, look."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,24 +95,14 @@ def _check_area(workspace: "Workspace", recipe: "Recipe") -> None:
 
 def _fetch(workspace: "Workspace", recipe: "Recipe", folder: Path, *, quiet: bool) -> None:
     from urbancli.cli._demo import demo_labels, demo_sources
+    from urbancli.cli.fetch import run_fetch
     from urbancli.demo.files import demo_city
-    from urbancli.fetching import fetch
-    from urbancli.grid import TILE_M
-    from urbancli.report.fetched import render
+    from urbancli.planning import Engine
+    from urbancli.workers import Threads
 
-    with progress_bar() as progress:
-        summary = fetch(
-            workspace,
-            demo_city(recipe),
-            demo_sources(folder),
-            demo_labels(folder),
-            progress,
-            TILE_M,
-        )
-    for note in summary["notes"]:
-        say(note)
-    if not quiet:
-        render(summary)
+    engine = Engine(workers=Threads(os.cpu_count() or 1))
+    inputs = (demo_sources(folder), demo_labels(folder))
+    run_fetch(workspace, demo_city(recipe), *inputs, engine, quiet=quiet)
 
 
 def _draw(workspace: "Workspace", recipe: "Recipe") -> None:

@@ -1,15 +1,22 @@
 """`urban fetch`: a city's tiles, layers and labels into `data/<city>/`."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from urbancli.cli import _inputs
 from urbancli.cli._console import print_json, progress_bar, say, workspace_of
 from urbancli.cli._demo import demo_labels, demo_sources
 from urbancli.errors import UsageError
+
+WITH_GAPS = 3
+
+AT_ONCE = 8
+"""Blocks read at once from services; of local files as many as there are cores."""
 
 
 def command(
@@ -19,25 +26,40 @@ def command(
         str | None, typer.Option(help="west,south,east,north in degrees (EPSG:4326).")
     ] = None,
     aoi: Annotated[Path | None, typer.Option(help="Vector file with the outline.")] = None,
-    imagery: Annotated[
+    layer: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LAYER=FILE", help="Raster as sentinel2, naip or sentinel1; repeatable."
+            help="A layer to bring from its service: sentinel2, naip, sentinel1, entities "
+            "(Overpass), pois, buildings (Overture), streetview (Mapillary); repeatable. Where "
+            "nothing is named: sentinel2, naip, entities."
         ),
     ] = None,
     stac: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LAYER=CATALOGUE",
-            help="STAC API, or catalog.json (path or URL), for sentinel2 or naip; repeatable.",
+            help="Another STAC API, or catalog.json (path or URL), for sentinel2, naip or "
+            "sentinel1; repeatable.",
         ),
     ] = None,
-    since: Annotated[str | None, typer.Option(help="First day of --stac imagery.")] = None,
-    until: Annotated[str | None, typer.Option(help="Last day of --stac imagery.")] = None,
+    since: Annotated[str | None, typer.Option(help="First day of a catalogue's scenes.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last day of a catalogue's scenes.")] = None,
+    composite: Annotated[
+        str | None, typer.Option(help="Of sentinel2: median (default) or least-cloud.")
+    ] = None,
+    imagery: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER=FILE", help="Raster as sentinel2, naip or sentinel1; repeatable."
+        ),
+    ] = None,
     osm: Annotated[
         Path | None, typer.Option(help="OSM file: .pbf, .osm, .osm.gz, .osm.bz2.")
     ] = None,
     pois: Annotated[Path | None, typer.Option(help="POIs: CSV with lat/lon, or vector.")] = None,
+    streetview: Annotated[
+        list[Path] | None, typer.Option(help="Geotagged photos: a folder or file; repeatable.")
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,14 +68,39 @@ def command(
             "# counts points per tile; repeatable.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Blocks read at once (services: 8).")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers read.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Minutes that a service that is down is waited for.")
+    ] = 10.0,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Search anew; do not go on with the pinned plan.")
+    ] = False,
+    accept_gaps: Annotated[
+        bool, typer.Option("--accept-gaps", help="Finish layers without what cannot be read.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask no service; say what is missing.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only search, and show what would be read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Bring imagery, OSM, POIs and labels of a city into GeoParquet, from local files."""
+    """Bring imagery, OSM, POIs and labels of a city into GeoParquet, from services or files.
+
+    Exit code 3: finished with gaps; the same command fills them.
+    """
     from urbancli.city import parse_box, slug
     from urbancli.cli._demo import demo_recipe, make_demo_inputs
-    from urbancli.fetching import fetch
-    from urbancli.grid import TILE_M
     from urbancli.labels.files import parse_label
+    from urbancli.net import Net
+    from urbancli.planning import Engine
+    from urbancli.workers import Dask, Patience, Threads
 
     box = parse_box(bbox) if bbox is not None else None
     specs = [parse_label(text) for text in label or []]
@@ -61,27 +108,87 @@ def command(
     if repeated:
         raise UsageError(f"label '{repeated[0]}' is given twice: give each a name of its own")
     workspace = workspace_of(context)
-    sources = _sources(imagery or [], osm, pois)
-    sources += _stac_sources(stac or [], since, until, {source.layer for source in sources})
+    local = _inputs.local_sources(imagery or [], osm, pois, streetview or [])
     made = demo_recipe(workspace, slug(city))
+    nothing = not (local or specs or layer or stac or made)
+    layers = list(_inputs.DEFAULT_LAYERS) if nothing else layer or []
+    asked = {"since": since, "until": until, "composite": composite}
+    save_in = workspace.inputs_dir(slug(city))
+    live = _inputs.service_sources(layers, stac or [], asked, Net(offline=offline), save_in)
+    sources = local + live
+    _inputs.check_once(sources)
     if made is not None:
         sources, specs = _with_demo(make_demo_inputs(workspace, made), sources, specs)
-    if not sources and not specs:
-        raise UsageError(
-            "nothing to fetch: give --imagery, --stac, --osm, --pois or --label "
-            "(default services are not part of this version), or --city demo"
-        )
-    found = _area(workspace, city, (box, aoi), made, lambda: _footprints(imagery or [], osm))
+    covered = lambda: _inputs.footprints(imagery or [], osm)  # noqa: E731
+    found = _area(workspace, city, (box, aoi), made, covered, offline=offline)
+    count = workers or (AT_ONCE if live else os.cpu_count() or 1)
+    engine = Engine(
+        workers=Dask(scheduler) if scheduler else Threads(count),
+        refresh=refresh,
+        optional=frozenset({"naip"} if nothing else ()),
+        accept_gaps=accept_gaps,
+        patience=Patience(patience * 60, say=say),
+    )
+    if dry_run:
+        _show_plan(workspace, found, sources, engine, as_json=json)
+    else:
+        run_fetch(workspace, found, sources, specs, engine, as_json=json)
+
+
+def run_fetch(
+    workspace: Any,
+    city: Any,
+    sources: list[Any],
+    labels: list[Any],
+    engine: Any,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Fetch with a progress bar and print what came and what did not.
+
+    Raises:
+        typer.Exit: with 3, where there are gaps.
+    """
+    from urbancli.fetching import fetch
+    from urbancli.report.fetched import render
+
     with progress_bar() as progress:
-        result = fetch(workspace, found, sources, specs, progress, TILE_M)
+        watched = dataclasses.replace(engine, progress=progress)
+        result = fetch(workspace, city, sources, labels, watched)
     for note in result["notes"]:
         say(note)
-    if json:
+    if as_json:
+        print_json(result)
+    elif not quiet:
+        render(result)
+    _exit_with_gaps(result["gaps"])
+
+
+def _show_plan(
+    workspace: Any, city: Any, sources: list[Any], engine: Any, *, as_json: bool
+) -> None:
+    from urbancli.planning import preview
+    from urbancli.report.fetched import render_plan
+
+    result = preview(workspace, city, sources, engine)
+    for note in result["notes"]:
+        say(note)
+    if as_json:
         print_json(result)
     else:
-        from urbancli.report.fetched import render
+        render_plan(result)
+    _exit_with_gaps(result["gaps"])
 
-        render(result)
+
+def _exit_with_gaps(gaps: list[dict[str, str]]) -> None:
+    """Say what is missing and how to go on, and leave with the exit code for gaps."""
+    if not gaps:
+        return
+    from urbancli.report.fetched import render_gaps
+
+    render_gaps(gaps)
+    raise typer.Exit(WITH_GAPS)
 
 
 def _with_demo(folder: Path, sources: list[Any], specs: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -97,6 +204,8 @@ def _area(
     given: tuple[Any, Path | None],
     made: Any,
     covered: Callable[[], dict[str, Any]],
+    *,
+    offline: bool,
 ) -> Any:
     """Return the city with its area: as settled by its first fetch, as given, or as known.
 
@@ -106,6 +215,7 @@ def _area(
         given: its box and the file with its outline, if any.
         made: the recipe of a generated city.
         covered: says what local files cover, EPSG:4326.
+        offline: whether the geocoder must not be asked.
     """
     from urbancli.city import find_city, slug
     from urbancli.demo.files import demo_city
@@ -116,76 +226,10 @@ def _area(
             return settled
         if made is not None:
             return demo_city(made)
-    found = find_city(name, *given)
+    found = find_city(name, *given, offline=offline)
     if made is not None:
         return dataclasses.replace(found, origin="synthetic")
     return _limit(found, covered()) if found.origin in {"table", "geocoder"} else found
-
-
-def _sources(imagery: list[str], osm: Path | None, pois: Path | None) -> list[Any]:
-    """Return one source per layer that the options name."""
-    from urbancli import plugins
-
-    sources: list[Any] = []
-    for layer, paths in _imagery_files(imagery).items():
-        sources.append(plugins.load("sources", "imagery").Source(layer, paths))
-    if osm is not None:
-        sources.append(plugins.load("sources", "osm").Source(osm))
-    if pois is not None:
-        sources.append(plugins.load("sources", "pois").Source(pois))
-    return sources
-
-
-def _stac_sources(
-    options: list[str], since: str | None, until: str | None, taken: set[str]
-) -> list[Any]:
-    """Return one source per layer that `--stac` names."""
-    from urbancli import plugins
-    from urbancli.errors import unknown
-
-    layers = ("sentinel2", "naip")
-    sources: list[Any] = []
-    for option in options:
-        layer, separator, catalogue = option.partition("=")
-        if not separator or not catalogue:
-            raise UsageError(
-                f"--stac '{option}' is not LAYER=CATALOGUE, e.g. sentinel2=catalog.json"
-            )
-        if layer not in layers:
-            raise unknown("STAC layer", layer, layers)
-        if layer in taken:
-            raise UsageError(f"{layer} is given twice: one source per layer")
-        taken.add(layer)
-        sources.append(plugins.load("sources", layer).Source(catalogue, since, until))
-    if not options and (since or until):
-        raise UsageError("--since and --until choose among --stac imagery: give --stac")
-    return sources
-
-
-def _imagery_files(options: list[str]) -> dict[str, list[Path]]:
-    files: dict[str, list[Path]] = {}
-    for option in options:
-        layer, separator, path = option.partition("=")
-        if not separator or not path:
-            raise UsageError(f"--imagery '{option}' is not LAYER=FILE, e.g. sentinel2=mosaic.tif")
-        files.setdefault(layer, []).append(Path(path))
-    return files
-
-
-def _footprints(imagery: list[str], osm: Path | None) -> dict[str, Any]:
-    """Return what imagery and OSM files cover, as far as they say, EPSG:4326."""
-    covered: dict[str, Any] = {}
-    if imagery:
-        from urbancli.sources.imagery import footprint
-
-        paths = [path for files in _imagery_files(imagery).values() for path in files]
-        covered["imagery"] = footprint(paths)
-    if osm is not None:
-        from urbancli.sources.osm import footprint as box_of
-
-        if (box := box_of(osm)) is not None:
-            covered["OSM file"] = box
-    return covered
 
 
 def _limit(city: Any, covered: dict[str, Any]) -> Any:

@@ -38,6 +38,42 @@ def render(summary: dict[str, Any]) -> None:
             console.print(f"layers/{name}: {remark}", markup=False, highlight=False)
 
 
+def render_gaps(gaps: list[dict[str, str]]) -> None:
+    """Print on stderr what no service gave, why, and how to go on."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    table = Table(box=None, pad_edge=False, title="gaps", title_justify="left")
+    for name in ("layer", "missing", "why"):
+        table.add_column(name, overflow="fold")
+    for gap in gaps:
+        table.add_row(escape(gap["layer"]), gap["missing"], escape(gap["why"]))
+    console.print(table)
+    console.print(
+        "finished with gaps: run the same command again, what was read is kept "
+        "(--accept-gaps finishes layers without it)"
+    )
+
+
+def render_plan(plan: dict[str, Any]) -> None:
+    """Print what a fetch would read, per layer."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout)
+    console.print(f"[bold]{plan['city']}[/bold]: {plan['tiles']:,} tiles of 300 m; not fetched")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    for name in ("items", "blocks", "done before", "requests ≈", "MB ≈"):
+        table.add_column(name, justify="right")
+    for layer, cost in plan["layers"].items():
+        numbers = (cost["items"], cost["blocks"], cost["done"], cost["requests"])
+        table.add_row(layer, *(f"{number:,}" for number in numbers), f"{cost['bytes'] / 1e6:,.1f}")
+    console.print(table)
+
+
 LEFT_OUT = {
     "outside": "outside the city",
     "without_coordinates": "without coordinates in range",
