@@ -11,7 +11,10 @@ FETCH = ("fetch", "--city", "delhi", "--bbox", "77.2,28.6,77.21,28.61")
 CASES = [
     (("fetch", "--city", "dehli", "--osm", "x.osm"), 2, "did you mean delhi"),
     (("fetch", "--city", "", "--osm", "x.osm"), 2, "names no city"),
-    (("fetch", "--city", "delhi"), 2, "nothing to fetch"),
+    (("fetch", "--city", "delhi", "--layer", "sentinel3"), 2, "did you mean sentinel"),
+    (("fetch", "--city", "delhi", "--since", "2023", "--osm", "x.osm"), 2, "scenes"),
+    (("fetch", "--city", "delhi", "--layer", "naip", "--imagery", "naip=TEXT"), 2, "twice"),
+    (("fetch", "--city", "nowhere-else", "--offline"), 4, "offline, and 'nowhere-else'"),
     (("fetch",), 2, "--city"),
     (("fetch", "--city", "x", "--bbox", "1,2,3", "--osm", "x.osm"), 2, "four numbers"),
     (("fetch", "--city", "x", "--bbox", "10,50,9,40", "--osm", "x.osm"), 2, "south < north"),
