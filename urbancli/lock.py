@@ -104,11 +104,19 @@ def alone(workspace: Workspace, key: str) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not path.samefile(f"/dev/fd/{file.fileno()}"):
+                raise BlockingIOError  # it ended just now and has taken the file away
         except OSError as err:
             raise UrbanError(
                 f"another process is fetching '{key}' into {workspace.root}: wait until it ends"
             ) from err
-        yield
+        try:
+            yield
+        finally:
+            if [each.name for each in path.parent.iterdir()] == [path.name]:  # nothing came of it
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
 
 
 def standing(workspace: Workspace, key: str, given: Collection[Path]) -> Standing:

@@ -228,9 +228,7 @@ def read_all(
             break
         first = next(iter(failed.values()))
         why = {block.block_id: str(failed.get(block, first)) for block in left}
-        if isinstance(first, OfflineError):
-            return why
-        if not down and again:
+        if again or isinstance(first, OfflineError):
             return why
         if not down:
             again = True
