@@ -70,7 +70,7 @@ def describe(workspace: Workspace, key: str) -> list[Path]:
     Raises:
         UrbanError: a file of the city cannot be read, or the folder cannot be written.
     """
-    texts = {item_file(workspace, key, n): _text(item(workspace, key, n))
+    texts = {item_file(workspace, key, n): item_text(item(workspace, key, n))
              for n in workspace.layers(key)}  # fmt: skip
     texts[attribution_file(workspace, key)] = attribution(workspace, key)
     for stale in set(workspace.city_dir(key).glob("stac/*.json")) - set(texts):
@@ -83,15 +83,23 @@ def describe(workspace: Workspace, key: str) -> list[Path]:
     return list(texts)
 
 
-def _text(document: dict[str, Any]) -> str:
+def item_text(document: dict[str, Any]) -> str:
+    """Return an Item as its file holds it."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 # --- items -------------------------------------------------------------------------------------
 
 
-def item(workspace: Workspace, key: str, layer: str) -> dict[str, Any]:
-    """Return the STAC 1.1 Item of one finished layer, hrefs relative to where it will lie."""
+def item(workspace: Workspace, key: str, layer: str, checksum: str | None = None) -> dict[str, Any]:
+    """Return the STAC 1.1 Item of one finished layer, hrefs relative to where it will lie.
+
+    Args:
+        workspace: where it lies.
+        key: the city.
+        layer: the layer.
+        checksum: SHA-256 of the layer's file, where it is known, to save reading it.
+    """
     path = workspace.layer_file(key, layer)
     file, facts = open_parquet(path)
     with file:
@@ -134,7 +142,7 @@ def item(workspace: Workspace, key: str, layer: str) -> dict[str, Any]:
                 "type": PARQUET_TYPE,
                 "roles": ["data"],
                 "file:size": path.stat().st_size,
-                "file:checksum": MULTIHASH_SHA256 + sha256(path),
+                "file:checksum": MULTIHASH_SHA256 + (checksum or sha256(path)),
                 **(_bands(facts) if pixels else {}),
             }
         },
