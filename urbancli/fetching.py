@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from urbancli.city import City
 from urbancli.compaction import compact, plain, without_pixels
+from urbancli.description import describe
 from urbancli.errors import ServiceError
 from urbancli.grid import TILE_M, Block
 from urbancli.labels.files import LabelSpec, read_label
@@ -201,4 +202,5 @@ def _finish(job: Job) -> None:
     files = [workspace.places_file(key), workspace.lock_file(key)]
     files += [workspace.layer_file(key, name) for name in workspace.layers(key)]
     files += [workspace.label_file(key, name) for name in workspace.labels(key)]
+    files += describe(workspace, key)
     write_manifest(folder, files)

@@ -25,7 +25,9 @@ def test_a_fetch_leaves_whole_listed_files(town: Town) -> None:
     listed = read_json(city / "manifest.json")["files"]
     names = {"places", "layers/naip", "layers/entities", "layers/pois",
              "labels/population_density", "labels/cover"}  # fmt: skip
-    assert set(listed) == {"lock.json"} | {f"{name}.parquet" for name in names}
+    items = {f"stac/{layer}.json" for layer in ("naip", "entities", "pois")}
+    beside = {"lock.json", "ATTRIBUTION.md"} | items
+    assert set(listed) == beside | {f"{name}.parquet" for name in names}
     for name, entry in listed.items():
         assert sha256(city / name) == entry["sha256"]
     assert not list(city.glob(".staging")) and not list(city.rglob("*.part"))
