@@ -1,9 +1,9 @@
 """A small Overpass server over an OSM file: it runs the part of Overpass QL that is asked here.
 
-Statements: `node|way|relation` with `["k"]`, `["k"="v"]`, a box, `(poly:"…")`, `(id:…)` or
-`(w.set)`; unions; `._`, `.set`, `>`, `->.set`; one `out`. That holds our own queries and those of
-osmnx. Anything else is answered 400, as Overpass does. As there, an element counts as inside a box
-or polygon where a node, or a segment of a way, or such a member of a relation lies in it.
+Statements: `node|way|relation` with `["k"]`, `["k"="v"]`, `["k"!~"v"]`, a box, `(poly:"…")`,
+`(id:…)`, `(w.set)` or `(br.set)`; unions; `._`, `.set`, `>`, `->.set`; one `out`. That holds our
+own queries and those of osmnx. Anything else is answered 400, as Overpass does. As there, an
+element counts as inside where a node, or a segment of a way, or such a member of a relation is.
 """
 
 import gzip
@@ -125,9 +125,21 @@ class OsmData:
         }  # fmt: skip
         return {"node": nodes | self.corners(found["way"] | ways), "way": ways, "relation": set()}
 
+    def parents(self, relations: set[int]) -> set[int]:
+        """Return the relations that have any of these as a member."""
+        return {
+            osm_id for osm_id, members in self.relations.items()
+            if any(kind == "relation" and ref in relations for kind, ref, _ in members)
+        }  # fmt: skip
+
     def corners(self, ways: set[int]) -> set[int]:
         """Return the nodes of ways."""
         return {ref for way in ways for ref in self.ways[way] if ref in self.nodes}
+
+
+FILTER = r"\[[\"']([^\"']+)[\"'](?:(=|!~)[\"']([^\"']+)[\"'])?\]"
+
+FILTERS = r"(?:\[[^\]]+\])*"
 
 
 class QueryError(Exception):
@@ -175,14 +187,14 @@ class Interpreter:
         return found
 
     def _select(self, statement: str) -> Ids:
-        found = re.fullmatch(r"(node|way|relation)((?:\[[^\]]+\])*)\((.*)\)", statement)
+        found = re.fullmatch(rf"(node|way|relation)({FILTERS})\(([^)]*)\)({FILTERS})", statement)
         if not found:
             raise QueryError(statement)
-        kind, filters, where = found.groups()
+        kind, before, where, after = found.groups()
         ids = self._where(kind, where)
-        for key, value in re.findall(r"\[[\"']([^\"']+)[\"'](?:=[\"']([^\"']+)[\"'])?\]", filters):
-            tags = self.data.tags[kind]
-            ids = {i for i in ids if key in tags[i] and (not value or tags[i][key] == value)}
+        tags = self.data.tags[kind]
+        for key, how, value in re.findall(FILTER, before + after):
+            ids = {osm_id for osm_id in ids if _passes(tags[osm_id], key, how, value)}
         return _nothing() | {kind: ids}
 
     def _where(self, kind: str, where: str) -> set[int]:
@@ -198,7 +210,15 @@ class Interpreter:
             return {int(i) for i in where[3:].split(",")} & self.data.tags[kind].keys()
         if kind == "node" and (of := re.fullmatch(r"w(?:\.(\w+))?", where)):
             return self.data.corners(self.sets[of[1] or "_"]["way"])
+        if kind == "relation" and (of := re.fullmatch(r"br(?:\.(\w+))?", where)):
+            return self.data.parents(self.sets[of[1] or "_"]["relation"])
         raise QueryError(where)
+
+
+def _passes(tags: dict[str, str], key: str, how: str, value: str) -> bool:
+    if how == "!~":
+        return not re.search(value, tags.get(key, ""))
+    return key in tags and (not how or tags[key] == value)
 
 
 def _nothing() -> Ids:
