@@ -1,0 +1,118 @@
+"""Imagery as a cloud-optimised GeoTIFF: the mosaic of its tiles on the city's own grid.
+
+Samples are those of the layer, bit for bit. What is not valid is 0 and masked by the file's
+internal mask: 0 can be a sample, so that no value is free to mean "no data".
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from urbancli.description import COMMON_NAMES
+from urbancli.grid import parse_tile_id
+from urbancli.layers import unpack_valid
+
+BLOCK_PX = 512
+
+COG_OPTIONS = {
+    "compress": "deflate",
+    "predictor": "yes",
+    "blocksize": BLOCK_PX,
+    "overview_resampling": "average",
+    "bigtiff": "if_safer",
+}
+
+CACHE_BYTES = 256 << 20
+"""For GDAL's cache of blocks: without it, it takes a share of the machine's memory."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def write_cog(
+    file: pq.ParquetFile, facts: dict[str, Any], said: dict[str, str], out: Path, progress: Progress
+) -> int:
+    """Write the mosaic of a layer's tiles and return how many there are.
+
+    Args:
+        file: of the layer.
+        facts: its metadata.
+        said: tags of the GeoTIFF: attribution, licence.
+        out: the file; a plain GeoTIFF lies beside it meanwhile.
+        progress: told of every row group.
+    """
+    import rasterio
+    from rasterio.shutil import copy
+
+    plain = out.with_name("plain.tif")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=CACHE_BYTES):
+        rows = _write_plain(file, facts, said, plain, progress)
+        copy(plain, out, driver="COG", **COG_OPTIONS)
+    plain.unlink()
+    return rows
+
+
+def _write_plain(
+    file: pq.ParquetFile, facts: dict[str, Any], said: dict[str, str], out: Path, progress: Progress
+) -> int:
+    import rasterio
+    from affine import Affine
+    from rasterio.windows import Window
+
+    tile_m, size = facts["tile_m"], facts["pixel_m"]
+    side = round(tile_m / size)
+    ids = file.read(columns=["place_id"]).column(0).to_pylist()
+    cells = np.array([parse_tile_id(place)[1:] for place in ids], dtype=np.int64)
+    west, south = cells.min(axis=0)
+    columns, rows = cells.max(axis=0) - (west, south) + 1
+    north = int(south + rows)
+    dtype = np.dtype(facts["dtype"])
+    profile = {
+        "driver": "GTiff", "width": int(columns) * side, "height": int(rows) * side,
+        "count": len(facts["bands"]), "dtype": dtype.name, "crs": f"EPSG:{facts['epsg']}",
+        "transform": Affine(size, 0, west * tile_m, 0, -size, north * tile_m),
+        "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "bigtiff": "if_safer",
+        "sparse_ok": True, "photometric": "minisblack", "interleave": "pixel",
+    }  # fmt: skip
+    shape = (len(facts["bands"]), side, side)
+    done = 0
+    with rasterio.open(out, "w", **profile) as dataset:
+        _name_bands(dataset, facts)
+        dataset.update_tags(**said, **_copyright(said))
+        for group in range(file.num_row_groups):
+            progress("pixels", group, file.num_row_groups)
+            table = file.read_row_group(group, ["pixels", "valid", "valid_fraction"])
+            for index in range(table.num_rows):
+                column, row = cells[done]
+                window = Window((column - west) * side, (north - 1 - row) * side, side, side)
+                pixels = table.column("pixels")[index].as_buffer()
+                samples = np.frombuffer(pixels, dtype.newbyteorder("<")).reshape(shape)
+                dataset.write(samples.astype(dtype, copy=False), window=window)
+                about = {
+                    name: table.column(name)[index].as_py() for name in ("valid", "valid_fraction")
+                }
+                dataset.write_mask(unpack_valid(about, side), window=window)
+                done += 1
+        progress("pixels", file.num_row_groups, file.num_row_groups)
+    return done
+
+
+def _name_bands(dataset: Any, facts: dict[str, Any]) -> None:
+    from rasterio.enums import ColorInterp
+
+    colours = {name: ColorInterp[name] for name in ("red", "green", "blue")}
+    for number, name in enumerate(facts["bands"], start=1):
+        dataset.set_band_description(number, name)
+    dataset.colorinterp = [
+        colours.get(COMMON_NAMES.get(name, ""), ColorInterp.undefined) for name in facts["bands"]
+    ]
+    if "scale" in facts:
+        dataset.scales = [facts["scale"]] * len(facts["bands"])
+
+
+def _copyright(said: dict[str, str]) -> dict[str, str]:
+    """Return the tag in which TIFF readers look for an attribution."""
+    text = "; ".join(said[name] for name in ("ATTRIBUTION", "LICENCE") if name in said)
+    return {"TIFFTAG_COPYRIGHT": text.replace("©", "(c)")}  # the tag is ASCII
