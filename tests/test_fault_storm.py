@@ -13,21 +13,16 @@ from tests.world.files import MARK
 from tests.world.world import World, cache_of
 
 
-def _fetch(world: World) -> list[str]:
-    fetch = ["fetch", "--city", "town", "--bbox", world.bbox]
-    return [*fetch, "--stac", f"sentinel2={world.stac_url}", "--stac", f"naip={world.stac_url}"]
-
-
 def _storm(world: World, folder: Path, seed: int, again: int = 0) -> None:
     """Fetch in calm and in a storm; the same command may be given so many times again."""
     calm, stormy = folder / "calm", folder / "stormy"
-    done = world.urban(calm, *_fetch(world))
+    done = world.urban(calm, *world.fetch())
     assert done.returncode == 0, done.stderr
     world.door.log.clear()
     faults = world.storm(seed)
     said: list[subprocess.CompletedProcess[str]] = []
     while len(said) <= again and (not said or said[-1].returncode in {3, 4}):
-        said.append(world.urban(stormy, *_fetch(world), timeout_s=1200))
+        said.append(world.urban(stormy, *world.fetch(), timeout_s=1200))
     sys.stdout.write(f"seed {seed}: {[each.returncode for each in said]} {faults.done}\n")
     assert said[-1].returncode == 0, said[-1].stderr
     assert files_of(stormy) == files_of(calm)

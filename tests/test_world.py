@@ -1,5 +1,6 @@
 """The test world is a true one: over it `urban fetch` brings what it brings from the same files."""
 
+import json
 import time
 import urllib.error
 import urllib.request
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.world.content import leaks, rows_of
+from tests.world.content import files_of, leaks, rows_of
 from tests.world.files import MARK
-from tests.world.world import FILES, STAC, STORAGE, TOKENS, World, cache_of
+from tests.world.world import FILES, GEOCODER, OVERPASS, STAC, STORAGE, TOKENS, World, cache_of
 
 
 @pytest.fixture
@@ -21,24 +22,32 @@ def world(demo_inputs: Path, socket_enabled: None) -> Iterator[World]:
 
 def test_a_fetch_over_services_is_one_from_files(world: World, tmp_path: Path) -> None:
     live, local = tmp_path / "live", tmp_path / "local"
-    area = ("fetch", "--city", "town", "--bbox", world.bbox)
-    catalogue = world.inputs / "catalogue"
-    done = world.urban(
-        live, *area, "--stac", f"sentinel2={world.stac_url}", "--stac", f"naip={world.stac_url}"
-    )
+    done = world.urban(live, *world.fetch())
     assert done.returncode == 0, done.stderr
-    done = world.urban(
-        local, *area, "--stac", f"sentinel2={catalogue}", "--stac", f"naip={catalogue}"
-    )
+    catalogue = world.inputs / "catalogue"
+    files = ["--stac", f"sentinel2={catalogue}", "--stac", f"naip={catalogue}"]
+    done = world.urban(local, *world.fetch(*files, "--osm", world.inputs / "map.osm.pbf"))
     assert done.returncode == 0, done.stderr
     assert rows_of(live, "town") == rows_of(local, "town")
-    assert set(rows_of(live, "town")) == {"sentinel2", "naip"}
-    reads = world.door.of(STORAGE)
-    assert reads and {each.status for each in reads} <= {200, 206}
-    assert all(each.range for each in reads if each.method == "GET"), "windowed reads only"
+    assert set(rows_of(live, "town")) == {"sentinel2", "naip", "entities"}
+    reads = [each for each in world.door.of(STORAGE) if each.method == "GET"]
+    assert reads and all(each.status == 206 for each in reads), "windowed reads only"
     searches = [each for each in world.door.of(STAC) if each.path == "/search"]
     assert len(searches) >= 2 and world.signatures.issued >= 1
     assert leaks(live, cache_of(live)) == []
+    asked = len(world.door.log)
+    before = files_of(live)
+    done = world.urban(live, *world.fetch("--offline"))
+    assert done.returncode == 0, done.stderr
+    assert files_of(live) == before and len(world.door.log) == asked
+
+
+def test_a_city_is_found_by_its_name(world: World, tmp_path: Path) -> None:
+    done = world.urban(tmp_path / "w", "fetch", "--city", world.city, "--layer", "entities")
+    assert done.returncode == 0, done.stderr
+    assert len(world.door.of(GEOCODER)) == 1
+    assert [each.status for each in world.door.of(OVERPASS)].count(200) >= 1
+    assert (tmp_path / "w/data/lemuria-town/layers/entities.parquet").is_file()
 
 
 # --- the world itself --------------------------------------------------------------------------
@@ -65,8 +74,6 @@ def test_storage_wants_a_signature_that_has_not_expired(
 
 
 def _token(world: World) -> str:
-    import json
-
     return str(json.loads(_asked(world, f"{world.door.url}{TOKENS}/account/demo")[1])["token"])
 
 

@@ -18,6 +18,7 @@ from tests.world.faults import Faults
 from tests.world.files import Files, Signatures
 from tests.world.front import Door, forward
 from tests.world.nominatim import nominatim
+from tests.world.overpass import OverpassServer
 from tests.world.stac_api import moved_catalogue, stac_api
 
 STORAGE = ".blob.core.windows.net"
@@ -93,6 +94,10 @@ class World:
         west, south, east, north = shapely.bounds(self.area)
         return f"{west + 1e-4:.5f},{south + 1e-4:.5f},{east - 1e-4:.5f},{north - 1e-4:.5f}"
 
+    def fetch(self, *more: object) -> list[str]:
+        """Return the arguments that fetch the city from its services, as in production."""
+        return ["fetch", "--city", "town", "--bbox", self.bbox, *map(str, more)]
+
     def storm(self, seed: int, share: float = 0.2) -> Faults:
         """Let a share of all requests fail from now on."""
         self.door.spoiler = faults = Faults(seed, share, STORAGE, late_s=self._timeout_s + 1.0)
@@ -133,10 +138,6 @@ class World:
         return f"{self.door.url}{FILES}/{path}"
 
     def _mount_overpass(self, opened: contextlib.ExitStack) -> None:
-        try:
-            from tests.world.overpass import OverpassServer
-        except ImportError:
-            return
         server = opened.enter_context(OverpassServer(self.inputs / "map.osm.pbf"))
         root = server.url.partition("/api/")[0]
         self.door.mount(OVERPASS, forward(root))
