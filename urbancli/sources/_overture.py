@@ -11,6 +11,7 @@ release for about two months. What is read is kept row group by row group until 
 so a killed read goes on where it was.
 """
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -63,6 +64,9 @@ from urbancli.workspace import (
 
 INDEX_URL = "https://stac.overturemaps.org"
 """Where the public bucket's releases say which box each of their files covers."""
+
+ATTEMPTS = 3
+"""How often a file is read that does not decode: ranges have no checksum of their own."""
 
 READERS = 8
 """Row groups read at a time."""
@@ -298,6 +302,10 @@ class OvertureSource(EntitySource):
         return flat_rows(table, self.kind, boxes)
 
     def _whole(self, stored: Stored, act: Callable[[RangeFile], Any]) -> Any:
+        """Do something with a stored file, again where its bytes make no sense."""
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(pa.ArrowException, OSError):
+                return act(RangeFile(self._store, stored))
         try:
             return act(RangeFile(self._store, stored))
         except (pa.ArrowException, OSError) as err:
