@@ -3,8 +3,9 @@
 What is pinned holds no absolute path and no signature.
 """
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,18 +26,28 @@ SIGNATURE_KEYS = {"sig", "se", "st", "sp", "x-amz-signature", "x-amz-security-to
 """Keys of a URL's query that make it a signed one."""
 
 
+REQUESTER_PAYS = frozenset({
+    "naip-analytic", "naip-source", "naip-visualization", "sentinel-s2-l1c", "sentinel-s2-l2a",
+    "sentinel-s1-l1c",
+})  # fmt: skip
+"""Buckets whose readers pay the traffic, as the registry of open data on AWS says."""
+
+
 @dataclass(frozen=True)
 class Asset:
     """A file of an item.
 
     Attributes:
         name: key in the item.
-        href: what is pinned: relative to a static catalogue, or a URL without signature.
-        location: where it is read, perhaps absolute or signed; never written anywhere.
+        item_id: of the item.
+        href: what is pinned: relative to a static catalogue, or a URL without signature; empty
+            where nothing can be.
+        location: where it is read, perhaps absolute or with a password; never written anywhere.
         known: checksum and size, as far as the item says.
     """
 
     name: str
+    item_id: str
     href: str
     location: str = field(repr=False)
     known: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -50,12 +61,27 @@ class Asset:
         """Return href, and size and SHA-256 of a local file, else what the item says of them.
 
         Raises:
-            UrbanError: the local file is missing.
+            UrbanError: the local file is missing, or the address cannot be kept in a plan.
         """
-        if not self.is_local:
-            return {"href": self.href, **self.known}
-        pinned = base.pin(Path(self.location))
-        return {"href": self.href, "bytes": pinned["bytes"], "sha256": pinned["sha256"]}
+        if not self.href:
+            raise UrbanError(
+                f"asset {self.name} of item {self.item_id} is no URL, and a service's files are "
+                "read from elsewhere: use a catalog.json and the files beside it"
+            )
+        if self.is_local:
+            pinned = base.pin(Path(self.location))
+            return {"href": self.href, "bytes": pinned["bytes"], "sha256": pinned["sha256"]}
+        plain = not is_url(self.href) or unsigned(self.location) == self.location
+        if not plain and not blob_host(self.href):
+            raise UrbanError(
+                f"asset {self.name} of item {self.item_id} has a signed address or one with a "
+                "password, which no plan can keep: use a catalogue with plain addresses, or "
+                "download it and give its catalog.json"
+            )
+        bucket = self.href.removeprefix("s3://").partition("/")[0]
+        if self.href.startswith("s3://") and bucket in REQUESTER_PAYS:
+            _check_payer(bucket)
+        return {"href": self.href, **self.known}
 
 
 @dataclass(frozen=True)
@@ -92,18 +118,61 @@ class Item:
             f"{', '.join(sorted(self.assets)[:12]) or 'none'}; use another catalogue or collection"
         )
 
-    def pin(self, **more: Any) -> dict[str, Any]:
-        """Return what a lock keeps of it: id, collection, time, CRS, and more."""
+    def pin(self, assets: dict[str, Asset], **more: Any) -> dict[str, Any]:
+        """Return what a plan keeps of it: what it is, what it covers, its files, and more.
+
+        Args:
+            assets: those that will be read, by the names they have for us.
+            more: what else reading it needs.
+        """
         crs = self.properties.get("proj:code")
         if crs is None and self.properties.get("proj:epsg"):
             crs = f"EPSG:{self.properties['proj:epsg']}"
+        footprint = shapely.to_wkt(shapely.normalize(self.footprint), rounding_precision=7)
         return {
             "id": self.item_id,
             "collection": self.collection,
             "datetime": self.acquired.isoformat(),
             "proj:code": crs,
+            "footprint": footprint,
+            "assets": {name: asset.pin() for name, asset in assets.items()},
             **more,
         }
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """An item of a plan: all that reading it needs.
+
+    Attributes:
+        item_id: its id.
+        footprint: what it covers, EPSG:4326, lon lat.
+        assets: its files by the names they have for us.
+        said: the item as the plan has it.
+    """
+
+    item_id: str
+    footprint: BaseGeometry
+    assets: dict[str, Asset]
+    said: dict[str, Any] = field(repr=False)
+
+
+def pinned_items(plan: dict[str, Any], locate: Callable[[str], str]) -> list[Pinned]:
+    """Return the items of a plan in their order.
+
+    Args:
+        plan: as `plan` of a source returned it.
+        locate: gives of a pinned href where it is read.
+    """
+    items = []
+    for said in plan["items"]:
+        assets = {
+            name: Asset(name, said["id"], pin["href"], locate(pin["href"]))
+            for name, pin in said["assets"].items()
+        }
+        footprint = shapely.make_valid(shapely.from_wkt(said["footprint"]))
+        items.append(Pinned(said["id"], footprint, assets, said))
+    return items
 
 
 def is_url(href: str) -> bool:
@@ -120,19 +189,60 @@ def unsigned(href: str) -> str:
                        "" if signed else parts.query, ""))  # fmt: skip
 
 
-def asset_of(name: str, href: str, home: str, static: str | None, said: dict[str, Any]) -> Asset:
-    """Return an asset of an item that lies at `home`, in a static catalogue's file or an API."""
-    from pystac.utils import make_absolute_href, make_relative_href
+def _check_payer(bucket: str) -> None:
+    if os.environ.get("AWS_REQUEST_PAYER") != "requester":
+        raise UrbanError(
+            f"the files of this catalogue lie in s3://{bucket}, where the reader pays: use another "
+            "catalogue (URBAN_STAC_URL; Planetary Computer's is free), or set "
+            "AWS_REQUEST_PAYER=requester and your AWS credentials"
+        )
 
-    location = make_absolute_href(href, home).removeprefix("file://")
+
+def blob_host(href: str) -> str:
+    """Return the host of a URL of Azure's blob storage, whose signatures we make; else nothing."""
+    host = urlsplit(href).netloc if is_url(href) else ""
+    return host if host.endswith(".blob.core.windows.net") else ""
+
+
+def located(href: str, start: str) -> str:
+    """Return where a pinned href is read: as it stands, or beside the document it is relative to.
+
+    Args:
+        href: a URL, or relative to `start`.
+        start: URL or path of the catalogue or item.
+    """
+    from pystac.utils import make_absolute_href
+
+    # A query of the catalogue's URL is its own, no file's beside it.
+    return make_absolute_href(
+        href, start.partition("?")[0] if is_url(start) else start
+    ).removeprefix("file://")
+
+
+def asset_of(
+    key: tuple[str, str], href: str, home: str, static: str | None, said: dict[str, Any]
+) -> Asset:
+    """Return an asset of an item that lies at `home`, in a static catalogue's file or an API.
+
+    Args:
+        key: its name, and its item's id.
+        href: as the item says.
+        home: URL or path of the item.
+        static: URL or path of the catalogue, None of an API.
+        said: all that the item says of it.
+    """
+    from pystac.utils import make_relative_href
+
+    name, item_id = key
+    location = located(href, home)
     known: dict[str, Any] = {
         key: said[key] for key in ("file:checksum", "file:size") if key in said
     }
     if static is not None:
-        pinned = make_relative_href(unsigned(location), unsigned(static))
+        pinned = make_relative_href(unsigned(location), unsigned(static).partition("?")[0])
     else:
-        pinned = unsigned(location) if is_url(location) else Path(location).name
-    return Asset(name, pinned, location, known)
+        pinned = unsigned(location) if is_url(location) else ""
+    return Asset(name, item_id, pinned, location, known)
 
 
 # --- times and places --------------------------------------------------------------------------
@@ -203,6 +313,6 @@ def told_synthetic(items: Sequence[Item]) -> str | None:
     return str(items[0].properties.get("description") or "SYNTHETIC")
 
 
-def union(items: Sequence[Item]) -> BaseGeometry:
+def union(items: Sequence[Item] | Sequence[Pinned]) -> BaseGeometry:
     """Return what items cover together, EPSG:4326, without hairlines between neighbours."""
     return shapely.union_all(shapely.buffer([item.footprint for item in items], 1e-6))

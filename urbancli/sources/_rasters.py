@@ -1,4 +1,13 @@
-"""Rasters of STAC assets: opened once, remote ones read in few requests, signed as they are opened.
+"""Rasters of STAC assets: opened once a thread, remote ones read in few requests, again on faults.
+
+GDAL asks again by itself after a status that says so. All else that can go wrong on the way (a body
+cut off or of something else, a signature that expired, a 404 that is throttling) shows as an error
+of opening or decoding, and often stays in GDAL's caches. So `Rasters.read` closes the raster, makes
+GDAL forget it, signs anew and reads again, a bounded number of times.
+
+What is noticed: every change of deflated samples (they carry a checksum; so do most COGs: those of
+Planetary Computer and Earth Search), nearly every one of LZW and ZSTD (whole wrong ranges always,
+a single flipped bit not), and none of samples that are not compressed.
 
 A signed URL exists only here, while a raster is opened: it reaches no file, log or error.
 """
@@ -6,109 +15,271 @@ A signed URL exists only here, while a raster is opened: it reaches no file, log
 import contextlib
 import logging
 import os
+import random
 import re
 import threading
-import warnings
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from urbancli.errors import ServiceError, UrbanError
-from urbancli.sources._items import Asset, Item, is_url
+from urbancli.net import Net, OfflineError
+from urbancli.sources._items import Asset
+from urbancli.sources._signing import TOKENS
 
 GDAL_REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
     "GDAL_HTTP_VERSION": "2",
+    # The header of a COG of 11,000² pixels with its tables of tiles, in one request.
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    # A transfer that stalls is given up; a slow one goes on.
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_TIMEOUT": "300",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_RETRY_CODES": "408,425,429,500,502,503,504",
+    # What all threads share of the files they have open …
+    "CPL_VSIL_CURL_CACHE_SIZE": "67108864",
+    # … and what each open file keeps for itself: little more than its header, for they are many.
     "VSI_CACHE": "TRUE",
-    "VSI_CACHE_SIZE": "5000000",
+    "VSI_CACHE_SIZE": "65536",
 }
-"""What makes GDAL read COGs over HTTP with few requests, and give up in time."""
+"""What makes GDAL read COGs over HTTP with few requests, and ask again or give up in time."""
+
+FORGET = {
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/:/vsigs/:/vsiaz/",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "GDAL_HTTP_TIMEOUT": "0.001",
+}
+"""What makes GDAL drop what it has cached of a URL, as a handle opened under it is closed. Nothing
+is to be asked on that occasion, hence the time-out."""
 
 OPEN_MOST = 512
 """Rasters kept open by a thread; the one used longest ago is closed first."""
 
+ATTEMPTS = 15
+"""How often an asset is read before it cannot be."""
+
+BELIEVED = 5
+"""How often in all a missing or refused file, or one of another kind, is told before it is so."""
+
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 8.0
+
+DEFINITE = re.compile(r"(?:code|status)\D{0,3}(40[0134]|410)\b")
+"""What GDAL says where a file is missing or refused."""
+
+Result = TypeVar("Result")
+
 
 @contextlib.contextmanager
-def gdal_environment() -> Iterator[None]:
-    """Set how GDAL reads COGs, only on this thread and only what the user has not set."""
+def gdal_environment(**more: str) -> Iterator[None]:
+    """Set how GDAL reads COGs, only on this thread and only what the user has not set.
+
+    Args:
+        more: settings of ours that count in any case.
+    """
     import rasterio
     from rasterio.env import getenv, hasenv
 
     theirs = set(os.environ) | set(getenv() if hasenv() else {})
-    with rasterio.Env(**{key: value for key, value in GDAL_REMOTE.items() if key not in theirs}):
+    ours = {key: value for key, value in GDAL_REMOTE.items() if key not in theirs}
+    with rasterio.Env(**{**ours, **more}):
         yield
 
 
-class Rasters:
-    """Rasters of assets, each opened once per thread: GDAL's handles must not cross threads."""
+def unchanged(dataset: Any) -> Any:
+    return dataset
 
-    def __init__(self, prepare: Callable[[Any], Any] = lambda dataset: dataset) -> None:
+
+class Rasters:
+    """Rasters of assets, each opened once per thread: GDAL's handles must not cross threads.
+
+    It can be pickled: another process opens its own.
+
+    Args:
+        net: how tokens are asked for, and whether anything is.
+        prepare: makes of a raster just opened the one to read; a function of a module.
+    """
+
+    def __init__(self, net: Net, prepare: Callable[[Any], Any] = unchanged) -> None:
+        self._net = net
         self._prepare = prepare
         self._here = threading.local()
 
-    def open(self, item: Item, asset: Asset) -> Any:
-        """Return the open raster of an asset.
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: no open rasters."""
+        return {"net": self._net, "prepare": self._prepare}
 
-        A signature that has expired makes another URL, hence another raster.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start anew in another process."""
+        self.__init__(**state)  # type: ignore[misc]
+
+    def read(self, asset: Asset, use: Callable[[Any], Result]) -> Result:
+        """Return what `use` makes of an asset's open raster, read again where that may help.
+
+        Args:
+            asset: local, or a URL.
+            use: reads the raster; called again after a fault, so it must change nothing.
 
         Raises:
-            UrbanError: the file is no raster, or has no CRS.
+            UrbanError: the file is no raster, has no CRS, or what `use` raises of it.
+            OfflineError: offline, and it is a URL.
             ServiceError: it cannot be read from where it lies, or not be signed.
         """
-        import rasterio
+        if not asset.is_local and self._net.offline:
+            raise OfflineError(
+                f"offline, and asset {asset.name} of item {asset.item_id} is not here: go online "
+                "to read it"
+            )
+        wait, definite = FIRST_WAIT_S, 0
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._once(asset, use)
+            except OfflineError:
+                raise
+            except UrbanError as err:
+                definite += not isinstance(err, _FaultError) or err.definite
+                if asset.is_local or definite >= BELIEVED or attempt + 1 == ATTEMPTS:
+                    raise (unreadable(asset) if isinstance(err, _FaultError) else err) from None
+            time.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, LONGEST_WAIT_S)
+        raise AssertionError("an attempt returns or raises")
+
+    def _once(self, asset: Asset, use: Callable[[Any], Result]) -> Result:
+        """Open an asset if it is not open, and use it; what fails is closed and forgotten.
+
+        Raises:
+            _FaultError: GDAL cannot open or read it.
+            UrbanError: as `use`, or `TOKENS.sign`.
+        """
+        from pyproj.exceptions import ProjError
+        from rasterio._err import CPLE_BaseError
         from rasterio.errors import RasterioError
 
-        opened = vars(self._here).setdefault("opened", {})
-        location = _signed(item, asset)
-        if location not in opened:
-            try:
-                dataset = self._prepare(rasterio.open(location))
-            except RasterioError:
-                # GDAL's message holds the URL with its signature: it must not stay in the chain.
-                raise unreadable(item, asset) from None
-            if dataset.crs is None:
-                raise UrbanError(f"{asset.href} of item {item.item_id} has no CRS: mend the file")
-            opened[location] = dataset
-        opened[location] = opened.pop(location)  # now the one used last
+        _keep_out_of_logs()
+        try:
+            dataset = self._opened(asset)
+            with gdal_environment():
+                return use(dataset)
+        except (RasterioError, CPLE_BaseError) as err:
+            # GDAL's message holds the URL with its signature: it must not stay in the chain.
+            fault = _FaultError(bool(DEFINITE.search(_chain(err))))
+        except (ProjError, ValueError) as err:
+            if asset.is_local:
+                raise
+            del err  # a broken header makes nonsense of any number of a raster
+            fault = _FaultError(False)
+        except UrbanError:
+            self._forget(asset, refused=False)
+            raise
+        self._forget(asset, refused=fault.definite)
+        raise fault from None
+
+    def _opened(self, asset: Asset) -> Any:
+        """Return the open raster of an asset; where its signature is about to end, another one."""
+        import rasterio
+
+        opened: dict[str, _Opened] = vars(self._here).setdefault("opened", {})
+        there = opened.get(asset.location)
+        if there is None or time.monotonic() >= there.until:
+            self._close(asset)
+            location, until = TOKENS.sign(asset, self._net)
+            there = opened[asset.location] = _Opened(location, until)
+            with gdal_environment():
+                there.dataset = self._prepare(rasterio.open(location))
+            if there.dataset.crs is None:
+                raise UrbanError(f"{asset.href} of item {asset.item_id} has no CRS: mend the file")
+        opened[asset.location] = opened.pop(asset.location)  # now the one used last
         while len(opened) > OPEN_MOST:
             opened.pop(next(iter(opened))).close()
-        return opened[location]
+        return there.dataset
+
+    def _close(self, asset: Asset) -> "_Opened | None":
+        """Close an asset's raster, and return what was open of it."""
+        there: _Opened | None = vars(self._here).setdefault("opened", {}).pop(asset.location, None)
+        if there is not None:
+            there.close()
+        return there
+
+    def _forget(self, asset: Asset, refused: bool) -> None:
+        """Close an asset's raster, and make GDAL drop what it keeps of its URL.
+
+        Args:
+            asset: that could not be read.
+            refused: whether it is to be signed anew.
+        """
+        import rasterio
+
+        there = self._close(asset)
+        if there is None or asset.is_local:
+            return
+        if refused:
+            TOKENS.refused(asset, there.location)
+        with gdal_environment(**FORGET), contextlib.suppress(Exception):
+            rasterio.open(there.location).close()
 
 
-def unreadable(item: Item, asset: Asset) -> UrbanError:
+@dataclass
+class _Opened:
+    """A raster that is open on one thread.
+
+    Attributes:
+        location: as it was opened, perhaps signed.
+        until: the `time.monotonic` from which on its signature is not used.
+        dataset: None where it could not be opened.
+    """
+
+    location: str = field(repr=False)
+    until: float
+    dataset: Any = None
+
+    def close(self) -> None:
+        """Close it, if it is open; of a broken one that may fail."""
+        if self.dataset is not None:
+            with contextlib.suppress(Exception):
+                self.dataset.close()
+
+
+class _FaultError(UrbanError):
+    """GDAL could not open or read an asset; what it said is not told.
+
+    Attributes:
+        definite: whether it said that the file is missing or refused.
+    """
+
+    def __init__(self, definite: bool) -> None:
+        super().__init__("unreadable")
+        self.definite = definite
+
+
+def unreadable(asset: Asset) -> UrbanError:
     """Return the error for an asset that cannot be opened or read."""
     if asset.is_local:
         return UrbanError(
-            f"GDAL cannot read {asset.href} of item {item.item_id}: the file is missing, cut off "
+            f"GDAL cannot read {asset.href} of item {asset.item_id}: the file is missing, cut off "
             "or no raster; bring it anew"
         )
+    proxied = {"http_proxy", "https_proxy", "all_proxy", "gdal_http_proxy"}
+    through = " through the proxy" if proxied & {name.lower() for name in os.environ} else ""
     return ServiceError(
-        f"cannot read asset {asset.name} of item {item.item_id} ({asset.href}): try the same "
-        "command again, finished blocks are kept"
+        f"cannot read asset {asset.name} of item {asset.item_id} ({asset.href}){through}: try the "
+        "same command again, finished blocks are kept"
     )
 
 
-def _signed(item: Item, asset: Asset) -> str:
-    """Return where an asset is read: Planetary Computer's storage wants a fresh signature."""
-    host = urlsplit(asset.href).netloc if is_url(asset.href) else ""
-    if not host.endswith(".blob.core.windows.net"):
-        return asset.location
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # version 1.0 writes for pydantic 1
-        import planetary_computer
-
-    _keep_out_of_logs()
-    try:
-        return str(planetary_computer.sign(asset.href))
-    except (OSError, ValueError):  # what requests raises is an OSError
-        raise ServiceError(
-            f"cannot get a token to read asset {asset.name} of item {item.item_id} on {host}: try "
-            "again later"
-        ) from None
+def _chain(err: BaseException | None) -> str:
+    """Return what an error and its causes say."""
+    said = []
+    while err is not None:
+        said.append(str(err))
+        err = err.__cause__ or err.__context__
+    return " ".join(said)
 
 
 class _Unsigned(logging.Filter):

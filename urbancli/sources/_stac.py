@@ -15,11 +15,11 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from urbancli.errors import ServiceError, UrbanError, UsageError
-from urbancli.sources._items import Item, asset_of, is_url, unsigned
+from urbancli.net import Net
+from urbancli.sources._items import Item, asset_of, is_url, located, unsigned
+from urbancli.sources._stac_io import api_io, file_io
 
 PAGE_ITEMS = 1000
-TIMEOUT_S = (10.0, 60.0)
-"""Seconds to connect, and between two bytes."""
 
 Period = tuple[datetime | None, datetime | None]
 """First and last second, either or both open."""
@@ -33,11 +33,22 @@ class Catalogue:
 
     Attributes:
         where: its URL without user and query, or the name of its file: what is pinned.
+        is_local: whether it is a file here.
+
+    Args:
+        where: its URL or path.
+        net: how it is asked.
     """
 
-    def __init__(self, where: str) -> None:
-        self._href = where if is_url(where) else str(_file_of(where))
+    def __init__(self, where: str, net: Net) -> None:
+        self._net = net
+        self.is_local = not is_url(where)
+        self._href = str(_file_of(where)) if self.is_local else where
         self.where = unsigned(where) if is_url(where) else Path(self._href).name
+
+    def locate(self, href: str) -> str:
+        """Return where a file is read whose href is pinned."""
+        return located(href, self._href)
 
     def search(
         self,
@@ -104,14 +115,29 @@ class Catalogue:
             ) from err
 
     def _opened(self) -> Any:
-        """Return the root: pystac-client's class for an API, pystac's for a static catalogue."""
+        """Return the root: pystac-client's class for an API, pystac's for a static catalogue.
+
+        Raises:
+            UsageError: it is a collection of an API.
+        """
         import pystac
         from pystac_client import Client
 
-        service = service_io()
-        if is_url(self._href) and _searches(service.read_json(self._href)):
-            return Client.open(self._href, stac_io=service, timeout=TIMEOUT_S)
-        return pystac.Catalog.from_file(self._href, stac_io=_static_io(service))
+        if is_url(self._href):
+            service = api_io(self._net)
+            landing = service.read_json(self._href)
+            if _searches(landing):
+                return Client.open(self._href, stac_io=service)
+            if landing.get("type") == "Collection" and _link(landing, "items"):
+                api = unsigned(_link(landing, "root") or _link(landing, "parent") or "")
+                raise UsageError(
+                    f"{self.where} is the collection '{landing.get('id')}' of a STAC API: give the "
+                    f"API itself{f', {api}' if api else ''}"
+                )
+        root = pystac.read_file(self._href, stac_io=file_io(self._net))
+        if not isinstance(root, pystac.Catalog):
+            raise ValueError(f"a STAC {type(root).__name__}")
+        return root
 
     def _search_api(
         self,
@@ -133,7 +159,7 @@ class Catalogue:
         )
         found: list[Item] = []
         for page in search.pages_as_dicts():
-            new = [self._item(feature, _self_link(feature) or self._href, client)
+            new = [self._item(feature, _link(feature, "self") or self._href, client)
                    for feature in page["features"]]  # fmt: skip
             if {item.item_id for item in new} <= {item.item_id for item in found}:
                 raise ServiceError(
@@ -182,32 +208,12 @@ class Catalogue:
             shapely.make_valid(footprint),
             properties,
             {
-                name: asset_of(name, href, home, static, document["assets"][name])
+                name: asset_of(
+                    (name, str(document["id"])), href, home, static, document["assets"][name]
+                )
                 for name, href in hrefs.items()
             },
         )
-
-
-def service_io() -> Any:
-    """Return how a service is asked: pystac-client's session, with time-outs; no retries yet."""
-    from pystac_client.stac_api_io import StacApiIO
-
-    from urbancli import __version__
-
-    return StacApiIO(
-        headers={"User-Agent": f"urban/{__version__}"}, timeout=TIMEOUT_S, max_retries=None
-    )
-
-
-def _static_io(service: Any) -> Any:
-    """Return how the files of a static catalogue are read: from disk, or by our session."""
-    from pystac.stac_io import DefaultStacIO
-
-    class Reader(DefaultStacIO):
-        def read_text_from_href(self, href: str) -> str:
-            return str(service.request(href)) if is_url(href) else super().read_text_from_href(href)
-
-    return Reader()
 
 
 def _searches(landing: dict[str, Any]) -> bool:
@@ -222,14 +228,15 @@ def _is_api(root: Any) -> bool:
 
 
 def _collections(root: Any) -> Iterator[Any]:
+    """Yield the collections of an API, or of a static catalogue, itself included."""
     import pystac
 
     if _is_api(root):
         yield from root.get_collections()
         return
+    if isinstance(root, pystac.Collection):
+        yield root
     for child in root.get_children():
-        if isinstance(child, pystac.Collection):
-            yield child
         yield from _collections(child)
 
 
@@ -256,8 +263,8 @@ def _file_of(where: str) -> Path:
     return path
 
 
-def _self_link(feature: dict[str, Any]) -> str | None:
-    links = [link["href"] for link in feature.get("links", []) if link.get("rel") == "self"]
+def _link(document: dict[str, Any], relation: str) -> str | None:
+    links = [link["href"] for link in document.get("links", []) if link.get("rel") == relation]
     return links[0] if links else None
 
 

@@ -6,22 +6,20 @@ overlap: of a pixel the first valid one wins, images in order of their ids. What
 native resolution a tile's pixels are of stands in its row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import shapely
 
 from urbancli.errors import UrbanError
 from urbancli.grid import BLOCK_TILES, Block, Grid, Places
 from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA, pixel_size
-from urbancli.sources import base
-from urbancli.sources._items import Item, period, search_area, share_seen, told_synthetic, union
+from urbancli.net import Net
+from urbancli.sources._items import Item, Pinned, search_area, share_seen, told_synthetic, union
 from urbancli.sources._pixels import (
     SATELLITE_WINDOW_M,
-    halo_cells,
     pixel_sides_m,
     tile_parts,
     tile_rows,
@@ -29,12 +27,14 @@ from urbancli.sources._pixels import (
     warped,
     with_near_infrared,
 )
-from urbancli.sources._rasters import Rasters, gdal_environment, unreadable
-from urbancli.sources._stac import Catalogue
+from urbancli.sources._scenes import StacSource
 
 BANDS = ("red", "green", "blue", "nir")
 
 ASSET = "image"
+
+BEYOND_M = 100.0
+"""So far beside a block an image's footprint may end whose pixels still touch it."""
 
 NAIP_SCHEMA = (
     PIXEL_SCHEMA.append(pa.field("year", pa.int32()))
@@ -45,7 +45,7 @@ NAIP_SCHEMA = (
 that were, and the pixel size of the images of that year, metres."""
 
 
-class Source(base.Source):
+class Source(StacSource):
     """The NAIP collection of a STAC catalogue as the layer `naip`.
 
     Pixels of 0.6 m, or as coarse as the images are where that is coarser. Bilinear resampling; an
@@ -56,11 +56,11 @@ class Source(base.Source):
         since: first day, month or year (`2018-07-01`, `2018-07`, `2018`).
         until: last day, month or year, included.
         collection: id of the collection.
+        net: how services are asked.
     """
 
-    layer = "naip"
+    name = layer = "naip"
     schema = NAIP_SCHEMA
-    streamed = True
     licence = "public-domain"
     attribution = "USDA National Agriculture Imagery Program (NAIP), public domain"
 
@@ -70,75 +70,58 @@ class Source(base.Source):
         since: str | None = None,
         until: str | None = None,
         collection: str = "naip",
+        *,
+        net: Net | None = None,
     ) -> None:
-        self._catalogue = Catalogue(catalogue)
-        self._asked = (since, until)
-        self._when = period(since, until)
-        self._collection = collection
-        self._items: list[Item] = []
-        self._native: dict[str, float] = {}
+        super().__init__(catalogue, (since, until), collection, net or Net(), with_near_infrared)
         self._whole = False
         self._pixel_m = 0.0
-        self._rasters = Rasters(with_near_infrared)
 
-    def plan(self, places: Places) -> dict[str, Any]:
-        """Search once, choose the years, and pin every image that will be read."""
-        grid = base.places_grid(places)
+    def _parameters(self) -> dict[str, Any]:
+        return {"resampling": "bilinear", "halo_m": SATELLITE_WINDOW_M / 2, "version": 1}
+
+    def _search(self, places: Places) -> dict[str, Any]:
         found = self._catalogue.search(self._collection, search_area(places), self._when)
         if not found:
             lon, lat = places.lonlat()
             raise UrbanError(
                 f"NAIP covers the United States only: no image of '{self._collection}' in "
                 f"{self._catalogue.where} touches the city at {lon[0]:.2f},{lat[0]:.2f}"
-                f"{' in that time' if any(self._asked) else ''}: use sentinel2"
+                f"{' in that time' if any(self._asked_dates) else ''}: use sentinel2"
             )
-        self._items, self._whole = choose(found, places)
-        if synthetic := told_synthetic(self._items):
-            self.licence, self.attribution = "CC0-1.0", synthetic
-        with gdal_environment():
-            self._native = {i.item_id: self._native_size(i, grid.epsg) for i in self._items}
-        finest = min(self._native.values())
-        nominal = NOMINAL_PIXEL_M[self.layer]
-        self._pixel_m = pixel_size(self.layer, max(finest, nominal), grid.tile_m)
+        chosen, whole = choose(found, places)
+        grid = places.grid
+        native = {item.item_id: self._native_size(item, grid.epsg) for item in chosen}
+        coarse = max(min(native.values()), NOMINAL_PIXEL_M[self.layer])
         return {
-            "source": "naip",
-            "catalogue": self._catalogue.where,
-            "collection": self._collection,
-            "since": self._asked[0],
-            "until": self._asked[1],
             "found": len(found),
-            "years": sorted({year(item) for item in self._items}),
-            "one_year_covers": self._whole,
-            "pixel_m": self._pixel_m,
-            "resampling": "bilinear",
-            "halo_m": SATELLITE_WINDOW_M / 2,
+            "years": sorted({year(item) for item in chosen}),
+            "one_year_covers": whole,
+            "pixel_m": pixel_size(self.layer, coarse, grid.tile_m),
+            "synthetic": told_synthetic(chosen),
             "items": [
-                item.pin(
-                    year=year(item),
-                    native_m=self._native[item.item_id],
-                    assets={ASSET: item.asset(ASSET).pin()},
-                )
-                for item in self._items
+                item.pin({ASSET: item.asset(ASSET)}, year=year(item), native_m=native[item.item_id])
+                for item in chosen
             ],
-            "version": 1,
         }
 
-    def blocks(self, places: Places) -> list[Block]:
-        """Return the blocks of the city's tiles and of the halo around them."""
-        cells = halo_cells(places)
-        self._wanted = set(map(tuple, cells.tolist()))
-        return places.grid.blocks(cells)
+    def _take(self, plan: dict[str, Any], grid: Grid) -> None:
+        self._whole = plan["one_year_covers"]
+        self._pixel_m = plan["pixel_m"]
+
+    def _reads(self, block: Block) -> Iterator[tuple[float, int]]:
+        for item in self._touching(block, BEYOND_M):
+            yield item.said["native_m"], len(BANDS)
 
     def read(self, block: Block) -> pa.Table:
         """Return one row per tile of the block that has any valid pixel, in Hilbert order."""
         side = round(block.tile_m / self._pixel_m) * BLOCK_TILES
         samples = np.zeros((len(BANDS), side, side), dtype=np.uint8)
         by = np.full((side, side), -1, dtype=np.int16)
-        near = self._near(block)
-        with gdal_environment():
-            for number, item in enumerate(near):
-                if (by < 0).any():
-                    self._fill(samples, by, (number, item), block)
+        near = self._touching(block, BEYOND_M)
+        for number, item in enumerate(near):
+            if (by < 0).any():
+                self._fill(samples, by, (number, item), block)
         table = tile_rows(block, samples, by >= 0, self._wanted)
         return self._with_years(table, by, near, block)
 
@@ -148,55 +131,46 @@ class Source(base.Source):
             "bands": list(BANDS),
             "dtype": "uint8",
             "pixel_m": self._pixel_m,
-            "native_m": min(self._native.values()),
-            "years": sorted({year(item) for item in self._items}, reverse=True),
+            "native_m": min(item.said["native_m"] for item in self._items),
+            "years": sorted({item.said["year"] for item in self._items}, reverse=True),
             "one_year_covers": self._whole,
         }
-
-    def _near(self, block: Block) -> list[Item]:
-        """Return the images that touch a block, in the order in which they win."""
-        grid = Grid(block.epsg, block.tile_m)
-        box = shapely.segmentize(shapely.buffer(shapely.box(*block.bounds), 100.0), 1000.0)
-        area = grid.unproject_geometry(box)
-        return [item for item in self._items if shapely.intersects(item.footprint, area)]
 
     def _native_size(self, item: Item, epsg: int) -> float:
         """Return an image's pixel size as its item says, else as its file does, metres."""
         if item.properties.get("gsd"):
             return float(item.properties["gsd"])
-        dataset = self._rasters.open(item, item.asset(ASSET))
-        return round(float(np.sqrt(np.prod(pixel_sides_m(dataset, epsg)))), 3)
+        sides = self._rasters.read(item.asset(ASSET), lambda dataset: pixel_sides_m(dataset, epsg))
+        return round(float(np.sqrt(np.prod(sides))), 3)
 
     def _fill(
         self,
         samples: npt.NDArray[np.uint8],
         by: npt.NDArray[np.int16],
-        numbered: tuple[int, Item],
+        numbered: tuple[int, Pinned],
         block: Block,
     ) -> None:
         """Write an image into (4, S, S) where no earlier one did, and its number into `by`."""
-        from rasterio.errors import RasterioError
-
         number, item = numbered
-        asset = item.asset(ASSET)
-        dataset = self._rasters.open(item, asset)
-        if dataset.count != len(BANDS) or set(dataset.dtypes) != {"uint8"}:
-            raise UrbanError(
-                f"{asset.href} of item {item.item_id} has {dataset.count} bands of "
-                f"{dataset.dtypes[0]}: NAIP has {len(BANDS)} of uint8; use another collection"
-            )
-        try:
+        asset = item.assets[ASSET]
+
+        def new(dataset: Any) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]] | None:
+            if dataset.count != len(BANDS) or set(dataset.dtypes) != {"uint8"}:
+                raise UrbanError(
+                    f"{asset.href} of item {item.item_id} has {dataset.count} bands of "
+                    f"{dataset.dtypes[0]}: NAIP has {len(BANDS)} of uint8; use another collection"
+                )
             with warped(dataset, block, self._pixel_m) as warp:
                 mask = valid_pixels(warp) & (by < 0)
-                if mask.any():
-                    read = warp.read(list(range(1, len(BANDS) + 1)))
-                    np.copyto(samples, read, where=mask)
-                    by[mask] = number
-        except RasterioError:
-            raise unreadable(item, asset) from None  # GDAL's message may hold a signed URL
+                return (mask, warp.read(list(range(1, len(BANDS) + 1)))) if mask.any() else None
+
+        if (found := self._rasters.read(asset, new)) is not None:
+            mask, read = found
+            np.copyto(samples, read, where=mask)
+            by[mask] = number
 
     def _with_years(
-        self, table: pa.Table, by: npt.NDArray[np.int16], near: Sequence[Item], block: Block
+        self, table: pa.Table, by: npt.NDArray[np.int16], near: Sequence[Pinned], block: Block
     ) -> pa.Table:
         """Append year, its share of the valid pixels, and native pixel size to a block's rows."""
         grid = Grid(block.epsg, block.tile_m)
@@ -205,11 +179,12 @@ class Source(base.Source):
             numbers, counts = np.unique(by[part][by[part] >= 0], return_counts=True)
             of_year: dict[int, int] = {}
             for number, count in zip(numbers, counts, strict=True):
-                taken = year(near[number])
+                taken = near[number].said["year"]
                 of_year[taken] = of_year.get(taken, 0) + int(count)
             if of_year:
                 most = max(of_year, key=lambda taken: (of_year[taken], taken))
-                sizes = [self._native[near[n].item_id] for n in numbers if year(near[n]) == most]
+                items = [near[n].said for n in numbers]
+                sizes = [said["native_m"] for said in items if said["year"] == most]
                 share = of_year[most] / sum(of_year.values())
                 told[grid.tile_id(column, row)] = (most, share, min(sizes))
         rows = [told[place] for place in table.column("place_id").to_pylist()]

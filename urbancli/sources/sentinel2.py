@@ -10,31 +10,21 @@ Without `since` and `until` the twelve months up to the newest scene are used, s
 are there and no clock decides; where they leave out tiles that older scenes cover, all scenes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import shapely
-from shapely.geometry.base import BaseGeometry
 
 from urbancli.errors import UrbanError, unknown
 from urbancli.grid import BLOCK_TILES, Block, Grid, Places
 from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA
-from urbancli.sources import base
-from urbancli.sources._items import Item, period, search_area, share_seen, told_synthetic, union
-from urbancli.sources._pixels import (
-    SATELLITE_WINDOW_M,
-    halo_cells,
-    tile_parts,
-    tile_rows,
-    warped,
-)
-from urbancli.sources._rasters import Rasters, gdal_environment, unreadable
-from urbancli.sources._stac import Catalogue
+from urbancli.net import Net
+from urbancli.sources._dates import Date, by_date, choose, dates_of, is_year, last_year, near
+from urbancli.sources._items import Item, Pinned, search_area, told_synthetic
+from urbancli.sources._pixels import SATELLITE_WINDOW_M, tile_rows, warped
+from urbancli.sources._scenes import StacSource
 
 PIXEL_M = NOMINAL_PIXEL_M["sentinel2"]
 
@@ -46,6 +36,7 @@ ASSETS = {
 }  # fmt: skip
 """The bands in their order, with the names of their assets at ESA's copies and at Earth Search."""
 
+MASK = "SCL"
 MASK_ASSETS = ("SCL", "scl")
 
 UNCLEAR = (0, 1, 3, 8, 9, 10, 11)
@@ -58,27 +49,11 @@ OFFSET_SINCE = (4, 0)
 
 COMPOSITES = ("median", "least-cloud")
 
-YEAR = timedelta(days=365)
+NATIVE_M = {"B01": 60, "B05": 20, "B06": 20, "B07": 20, "B8A": 20, "B09": 60, "B11": 20, "B12": 20}
+"""Pixel sizes of the files of those bands that are not of 10 m, metres; `SCL` has 20 m."""
 
 
-@dataclass(frozen=True)
-class Date:
-    """The scenes of one overpass, which together are one picture.
-
-    Attributes:
-        day: of the local sun.
-        items: the newest processing first: the first valid pixel wins.
-        cloud_cover: their mean, percent; 100 where an item does not say.
-        footprint: EPSG:4326.
-    """
-
-    day: str
-    items: tuple[Item, ...]
-    cloud_cover: float
-    footprint: BaseGeometry
-
-
-class Source(base.Source):
+class Source(StacSource):
     """A Sentinel-2 L2A collection of a STAC catalogue as the layer `sentinel2`.
 
     A sample is reflectance times 10,000, at least 1, uint16; a pixel is valid where at least one
@@ -94,11 +69,11 @@ class Source(base.Source):
         collection: id of the collection, e.g. also `sentinel-2-c1-l2a` at Earth Search.
         composite: `median` or `least-cloud`.
         dates: at each tile at most so many dates are used, the least cloudy.
+        net: how services are asked.
     """
 
-    layer = "sentinel2"
+    name = layer = "sentinel2"
     schema = PIXEL_SCHEMA
-    streamed = True
     licence = "Copernicus-Sentinel"
     attribution = "contains modified Copernicus Sentinel data"
 
@@ -110,94 +85,85 @@ class Source(base.Source):
         collection: str = "sentinel-2-l2a",
         composite: str = "median",
         dates: int = 12,
+        *,
+        net: Net | None = None,
     ) -> None:
         if composite not in COMPOSITES:
             raise unknown("composite", composite, COMPOSITES)
-        self._catalogue = Catalogue(catalogue)
-        self._asked = (since, until)
-        self._when = period(since, until)
-        self._collection = collection
+        super().__init__(catalogue, (since, until), collection, net or Net())
         self._composite = composite
         self._most = dates
-        self._dates: list[Date] = []
-        self._offset: dict[str, int] = {}
-        self._rasters = Rasters()
-        self._blocks: list[Block] = []
-        self._unclear: dict[str, int] = {}
+        self._dates: list[Date[Pinned]] = []
 
-    def plan(self, places: Places) -> dict[str, Any]:
-        """Search once, choose the dates, and pin every file that will be read."""
-        base.places_grid(places)
-        found = self._catalogue.search(
-            self._collection,
-            search_area(places),
-            self._when,
-            enough=lambda items: self._is_year(items, places),
-        )
-        chosen = found if any(self._asked) else _last_year(found, places)
-        self._dates = choose(_by_date(chosen, places), places, self._most)
-        if not self._dates:
-            raise UrbanError(
-                f"no Sentinel-2 scene of '{self._collection}' in {self._catalogue.where} touches "
-                f"the city{' in that time' if any(self._asked) else ''}: check the catalogue, "
-                "--since and --until"
-            )
-        items = [(date, item) for date in self._dates for item in date.items]
-        if synthetic := told_synthetic([item for _, item in items]):
-            self.licence, self.attribution = "CC0-1.0", synthetic
-        offsets = {item.item_id: offset(item) for _, item in items}
-        self._offset = {key: amount for key, (amount, _) in offsets.items()}
-        days = sorted(date.day for date in self._dates)
+    def _parameters(self) -> dict[str, Any]:
         return {
-            "source": "sentinel2",
-            "catalogue": self._catalogue.where,
-            "collection": self._collection,
-            "since": self._asked[0],
-            "until": self._asked[1],
-            "found": len(found),
-            "days": [days[0], days[-1]],
             "dates_at_most": self._most,
             "composite": self._composite,
             "masked_classes": list(UNCLEAR),
             "pixel_m": PIXEL_M,
             "resampling": {"bands": "bilinear", "classes": "nearest"},
             "halo_m": SATELLITE_WINDOW_M / 2,
-            "items": [_pinned(date, item, *offsets[item.item_id]) for date, item in items],
             "version": 1,
         }
 
-    def blocks(self, places: Places) -> list[Block]:
-        """Return the blocks of the city's tiles and of the halo around them."""
-        cells = halo_cells(places)
-        self._wanted = set(map(tuple, cells.tolist()))
-        self._blocks = places.grid.blocks(cells)
-        return self._blocks
+    def _search(self, places: Places) -> dict[str, Any]:
+        found = self._catalogue.search(
+            self._collection,
+            search_area(places),
+            self._when,
+            enough=lambda items: not any(self._asked_dates) and is_year(items, places),
+        )
+        among = found if any(self._asked_dates) else last_year(found, places)
+        ordered = sorted(by_date(among, places), key=lambda date: (_clouds(date), date.day))
+        dates = choose(ordered, places, self._most)
+        if not dates:
+            raise UrbanError(
+                f"no Sentinel-2 scene of '{self._collection}' in {self._catalogue.where} touches "
+                f"the city{' in that time' if any(self._asked_dates) else ''}: check the "
+                "catalogue, --since and --until"
+            )
+        items = [(date.day, item) for date in dates for item in _newest_processing_first(date)]
+        days = sorted(date.day for date in dates)
+        return {
+            "found": len(found),
+            "days": [days[0], days[-1]],
+            "synthetic": told_synthetic([item for _, item in items]),
+            "items": [_pin(day, item) for day, item in items],
+        }
+
+    def _take(self, plan: dict[str, Any], grid: Grid) -> None:
+        self._dates = dates_of(self._items)
+
+    def _reads(self, block: Block) -> Iterator[tuple[float, int]]:
+        for date in near(self._dates, block):
+            for _ in date.items:
+                yield 20.0, 1
+                yield from ((NATIVE_M.get(band, PIXEL_M), 2) for band in ASSETS)
 
     def read(self, block: Block) -> pa.Table:
         """Return one row per tile of the block that has any valid pixel, in Hilbert order."""
-        with gdal_environment():
-            dates = self._near(block)
-            clear = [self._clear(date, block) for date in dates]
-            self._count(block, clear)
-            seen = [index for index, masks in enumerate(clear) if any(m.any() for m in masks)]
-            least = self._composite == "least-cloud"
-            side = _side(block)
-            stack = np.zeros((1 if least else len(seen), len(ASSETS), side, side), dtype=np.uint16)
-            for layer, index in enumerate(seen):
-                into = stack[0 if least else layer]
-                for item, mask in zip(dates[index].items, clear[index], strict=True):
-                    wanted = mask & (into[0] == 0)
-                    if wanted.any():
-                        self._fill(into, item, block, wanted)
+        dates = near(self._dates, block)
+        clear = [[self._clear(item, block) for item in date.items] for date in dates]
+        seen = [index for index, masks in enumerate(clear) if any(m.any() for m in masks)]
+        least = self._composite == "least-cloud"
+        side = round(block.tile_m / PIXEL_M) * BLOCK_TILES
+        stack = np.zeros((1 if least else len(seen), len(ASSETS), side, side), dtype=np.uint16)
+        for layer, index in enumerate(seen):
+            into = stack[0 if least else layer]
+            for item, mask in zip(dates[index].items, clear[index], strict=True):
+                wanted = mask & (into[0] == 0)
+                if wanted.any():
+                    self._fill(into, item, block, wanted)
         samples = stack[0] if least else median(stack)
         return tile_rows(block, samples, samples[0] > 0, self._wanted)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
-        """Return bands, pixel sizes, the dates used, and pixels that no date shows clear."""
-        with gdal_environment():
-            for block in self._blocks:
-                if block.block_id not in self._unclear:  # read by a fetch before this one
-                    self._count(block, [self._clear(date, block) for date in self._near(block)])
+        """Return bands, pixel sizes, the dates used, and pixels that no date shows clear.
+
+        `pixels_never_clear` counts over the city's tiles and its halo; it follows from the rows.
+        """
+        of_tile = round(self._tile_m / PIXEL_M) ** 2
+        valid = sum(round(share * of_tile) for share in tiles["valid_fraction"].to_pylist())
         return {
             "bands": list(ASSETS),
             "dtype": "uint16",
@@ -206,68 +172,36 @@ class Source(base.Source):
             "scale": 1e-4,
             "composite": self._composite,
             "dates": [date.day for date in self._dates],
-            "pixels_never_clear": sum(self._unclear[block.block_id] for block in self._blocks),
+            "pixels_never_clear": len(self._wanted) * of_tile - valid,
         }
 
-    def _is_year(self, items: Sequence[Item], places: Places) -> bool:
-        """Return whether older items are not needed: a year is whole and covers the city."""
-        if any(self._asked) or items[0].acquired - items[-1].acquired <= YEAR:
-            return False
-        recent = [item for item in items if items[0].acquired - item.acquired <= YEAR]
-        return bool((share_seen(union(recent), places) > 0.5).all())
-
-    def _near(self, block: Block) -> list[Date]:
-        """Return the dates whose scenes touch a block, least cloudy first."""
-        grid = Grid(block.epsg, block.tile_m)
-        # A footprint's edges are chords on the globe: up to 500 m beside those of its raster.
-        box = shapely.segmentize(shapely.buffer(shapely.box(*block.bounds), 1000.0), 1000.0)
-        area = grid.unproject_geometry(box)
-        return [date for date in self._dates if shapely.intersects(date.footprint, area)]
-
-    def _clear(self, date: Date, block: Block) -> list[npt.NDArray[np.bool_]]:
-        """Return for each item of a date where (S, S) its scene classification is clear."""
-        return [
-            ~np.isin(self._band(item, MASK_ASSETS, block, "nearest"), UNCLEAR)
-            for item in date.items
-        ]
-
-    def _count(self, block: Block, clear: Sequence[Sequence[npt.NDArray[np.bool_]]]) -> None:
-        """Note how many pixels of the wanted tiles no date shows clear."""
-        side = _side(block)
-        ever = np.zeros((side, side), dtype=bool)
-        for mask in (mask for masks in clear for mask in masks):
-            ever |= mask
-        parts = tile_parts(block, self._wanted, side // BLOCK_TILES)
-        self._unclear[block.block_id] = sum(int((~ever[part]).sum()) for _, _, part in parts)
+    def _clear(self, item: Pinned, block: Block) -> npt.NDArray[np.bool_]:
+        """Return where (S, S) an item's scene classification is clear."""
+        return ~np.isin(self._band(item, MASK, block, "nearest"), UNCLEAR)
 
     def _fill(
         self,
         into: npt.NDArray[np.uint16],
-        item: Item,
+        item: Pinned,
         block: Block,
         wanted: npt.NDArray[np.bool_],
     ) -> None:
         """Write an item's reflectance into (bands, S, S) where it is wanted and all bands know."""
-        bands = np.stack([self._band(item, names, block, "bilinear") for names in ASSETS.values()])
+        bands = np.stack([self._band(item, band, block, "bilinear") for band in ASSETS])
         wanted = wanted & (bands != 0).all(axis=0)
-        taken = self._offset[item.item_id]
+        taken = item.said["offset"]
         # 1 at least: 0 is no data, and dark pixels fall below the offset.
         reflectance = np.maximum(bands, taken + 1) - np.uint16(taken)
         np.copyto(into, reflectance, where=wanted)
 
-    def _band(
-        self, item: Item, names: Sequence[str], block: Block, resampling: str
-    ) -> npt.NDArray[Any]:
+    def _band(self, item: Pinned, band: str, block: Block, resampling: str) -> npt.NDArray[Any]:
         """Return (S, S) of a band of an item on the block's grid, 0 where there is nothing."""
-        from rasterio.errors import RasterioError
 
-        asset = item.asset(*names)
-        dataset = self._rasters.open(item, asset)
-        try:
+        def on_grid(dataset: Any) -> npt.NDArray[Any]:
             with warped(dataset, block, PIXEL_M, resampling, nodata=0) as warp:
                 return np.asarray(warp.read(1))
-        except RasterioError:
-            raise unreadable(item, asset) from None  # GDAL's message may hold a signed URL
+
+        return self._rasters.read(item.assets[band], on_grid)
 
 
 # --- which scenes ------------------------------------------------------------------------------
@@ -300,64 +234,31 @@ def offset(item: Item) -> tuple[int, str]:
     return (OFFSET if version >= OFFSET_SINCE else 0), rule
 
 
-def choose(dates: Sequence[Date], places: Places, most: int) -> list[Date]:
-    """Return the least cloudy dates such that each tile has at least `most`, where there are.
-
-    A date is left out where every tile that it shows most of has enough: a city between two orbits
-    gets its dates from both.
-    """
-    count = np.zeros(len(places), dtype=np.int64)
-    chosen = []
-    for date in sorted(dates, key=lambda date: (date.cloud_cover, date.day)):
-        seen = share_seen(date.footprint, places) > 0.5
-        if (count[seen] < most).any():
-            chosen.append(date)
-            count += seen
-    return chosen
+def _clouds(date: Date[Item]) -> float:
+    """Return the mean cloud cover of a date's scenes, percent; 100 where an item does not say."""
+    said = [float(item.properties.get("eo:cloud_cover", 100.0)) for item in date.items]
+    return float(np.mean(said))
 
 
-def _by_date(items: Sequence[Item], places: Places) -> list[Date]:
-    """Group scenes by the day of the local sun: an overpass never falls on its midnight."""
-    lon, _ = places.lonlat()
-    shift = timedelta(hours=float(lon[0]) / 15)
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.acquired + shift).date().isoformat(), []).append(item)
-    dates = []
-    for day, group in groups.items():
-        group.sort(key=lambda item: item.item_id)
-        group.sort(key=lambda i: str(i.properties.get("s2:processing_baseline")), reverse=True)
-        clouds = [float(item.properties.get("eo:cloud_cover", 100.0)) for item in group]
-        dates.append(Date(day, tuple(group), float(np.mean(clouds)), union(group)))
-    return dates
+def _newest_processing_first(date: Date[Item]) -> list[Item]:
+    baseline = "s2:processing_baseline"
+    return sorted(date.items, key=lambda i: str(i.properties.get(baseline)), reverse=True)
 
 
-def _last_year(items: Sequence[Item], places: Places) -> list[Item]:
-    """Return the items of the twelve months up to the newest, or all if those cover more."""
-    recent = [item for item in items if items[-1].acquired - item.acquired <= YEAR]
-    if not recent:
-        return []
-    seen, ever = (share_seen(union(group), places) > 0.5 for group in (recent, items))
-    return recent if (seen == ever).all() else list(items)
-
-
-def _pinned(date: Date, item: Item, taken: int, rule: str) -> dict[str, Any]:
-    assets = {band: item.asset(*names).pin() for band, names in ASSETS.items()}
+def _pin(day: str, item: Item) -> dict[str, Any]:
+    taken, rule = offset(item)
+    assets = {band: item.asset(*names) for band, names in ASSETS.items()}
     return item.pin(
-        date=date.day,
+        {**assets, MASK: item.asset(*MASK_ASSETS)},
+        date=day,
         cloud_cover=item.properties.get("eo:cloud_cover"),
         baseline=item.properties.get("s2:processing_baseline"),
         offset=taken,
         offset_rule=rule,
-        assets={**assets, "SCL": item.asset(*MASK_ASSETS).pin()},
     )
 
 
 # --- composites --------------------------------------------------------------------------------
-
-
-def _side(block: Block) -> int:
-    return round(block.tile_m / PIXEL_M) * BLOCK_TILES
 
 
 def median(stack: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
