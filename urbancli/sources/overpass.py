@@ -295,7 +295,8 @@ class Source(EntitySource):
             try:
                 body = self._ask(question)
             except TooMuchError:
-                write_text(too_much, "")
+                if parts:  # the least may succeed another time
+                    write_text(too_much, "")
             except RefusedError as err:
                 if err.status != 504 or split or not parts:
                     raise
