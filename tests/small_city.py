@@ -1,0 +1,40 @@
+"""A city of nine tiles with every kind of file, and its manifest made anew."""
+
+from pathlib import Path
+
+from urbancli.city import City, box_area
+from urbancli.fetching import fetch
+from urbancli.labels.files import parse_label
+from urbancli.sources.naip import Source as Naip
+from urbancli.sources.osm import Source as Osm
+from urbancli.sources.pois import Source as Pois
+from urbancli.sources.sentinel2 import Source as Sentinel2
+from urbancli.workspace import Workspace, write_manifest
+
+KEY = "town"
+
+BOX = (-41.140, 44.962, -41.131, 44.968)
+
+LABELS = (
+    "population_density=labels/population.tif",
+    "land_use=labels/land_use.geojson:lu_*",
+    "house_price=labels/prices.csv:log_price",
+)
+
+
+def fetch_small_city(folder: Path, inputs: Path) -> Workspace:
+    """Fetch a corner of the demo city as a town of the user's own."""
+    catalogue = str(inputs / "catalogue/catalog.json")
+    sources = [Sentinel2(catalogue), Naip(catalogue), Osm(inputs / "map.osm.pbf"),
+               Pois(inputs / "pois.csv")]  # fmt: skip
+    labels = [parse_label(text.replace("=", f"={inputs}/")) for text in LABELS]
+    town = City(KEY, box_area(BOX), 32624, "bbox")
+    fetch(Workspace(folder), town, sources, labels)
+    return Workspace(folder)
+
+
+def relist(workspace: Workspace) -> None:
+    """Make the manifest anew, so that a changed file is no changed checksum."""
+    folder = workspace.city_dir(KEY)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    write_manifest(folder, [p for p in files if p.name not in {"manifest.json", ".fetching"}])
