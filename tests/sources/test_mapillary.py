@@ -167,7 +167,7 @@ def test_a_crowd_is_told(
 def test_an_expired_address_is_asked_for_again_and_a_deleted_photo_is_gone(
     door: Door, service: Mapillary, net: Net, places: Places
 ) -> None:
-    source = mapillary.Source(net=net)
+    source = mapillary.Source(net=net, per_tile=1)
     plan = source.plan(places)
     names = sorted(name for names in pinned(plan).values() for name in names)
     whole = [source.read(block) for block in source.blocks(places)]

@@ -144,7 +144,7 @@ def upright(content: bytes) -> Image | None:
     from PIL import ImageOps
 
     try:
-        with Pictures.open(io.BytesIO(content), formats=("JPEG", "MPO")) as picture:
+        with Pictures.open(io.BytesIO(content), formats=("JPEG",)) as picture:
             turned = ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, SyntaxError, ValueError, Pictures.DecompressionBombError):
         return None
@@ -216,7 +216,7 @@ def _spot(
     from PIL import Image as Pictures
 
     try:
-        with Pictures.open(io.BytesIO(content), formats=("JPEG", "MPO")) as picture:
+        with Pictures.open(io.BytesIO(content), formats=("JPEG",)) as picture:
             exif = picture.getexif()
             gps, camera = exif.get_ifd(GPS), exif.get_ifd(EXIF)
             panorama = picture.width == 2 * picture.height
