@@ -306,13 +306,13 @@ class OverpassServer:
         most_at_once: requests that were under way together, at most.
         polled: requests to anything but the interpreter (`/api/status`).
         bytes_sent: of bodies, as they went over the wire.
-        faults: answers in place of the true ones, used up one by one.
+        faults: answers in place of the true ones, used up one by one; None is a true one.
         largest: boxes of more square degrees are answered with a time-out remark.
         base: the data's time stamp, told in every answer; a list is used up to its last.
         delay_s: each answer takes so long.
     """
 
-    def __init__(self, path: Path, faults: Sequence[Fault] = ()) -> None:
+    def __init__(self, path: Path, faults: Sequence[Fault | None] = ()) -> None:
         self.data = OsmData(path)
         self.faults = list(faults)
         self.largest = float("inf")
