@@ -5,6 +5,7 @@ from pathlib import Path
 from urbancli.city import City, box_area
 from urbancli.fetching import fetch
 from urbancli.labels.files import parse_label
+from urbancli.sources.base import Source
 from urbancli.sources.naip import Source as Naip
 from urbancli.sources.osm import Source as Osm
 from urbancli.sources.pois import Source as Pois
@@ -22,11 +23,11 @@ LABELS = (
 )
 
 
-def fetch_small_city(folder: Path, inputs: Path) -> Workspace:
-    """Fetch a corner of the demo city as a town of the user's own."""
+def fetch_small_city(folder: Path, inputs: Path, *, osm: bool = True) -> Workspace:
+    """Fetch a corner of the demo city as a town of the user's own, with or without its map."""
     catalogue = str(inputs / "catalogue/catalog.json")
-    sources = [Sentinel2(catalogue), Naip(catalogue), Osm(inputs / "map.osm.pbf"),
-               Pois(inputs / "pois.csv")]  # fmt: skip
+    sources: list[Source] = [Sentinel2(catalogue), Naip(catalogue), Pois(inputs / "pois.csv")]
+    sources += [Osm(inputs / "map.osm.pbf")] if osm else []
     labels = [parse_label(text.replace("=", f"={inputs}/")) for text in LABELS]
     town = City(KEY, box_area(BOX), 32624, "bbox")
     fetch(Workspace(folder), town, sources, labels)
