@@ -69,8 +69,8 @@ def endpoint(name: str) -> str:
     """
     variable, public = ENDPOINTS[name]
     url = os.environ.get(variable) or public
-    if name != "overture" and urlsplit(url).scheme not in {"http", "https"}:
-        raise UsageError(f"{variable}='{url}' is no URL: write it as {public}")
+    if name != "overture" and not url.startswith(("http://", "https://")):
+        raise UsageError(f"{variable} holds no URL: write it as {public}")
     return url
 
 
@@ -259,8 +259,9 @@ class Net:
             )  # fmt: skip
         except (faults.ProxyError, faults.InvalidProxyURL):
             said = "cannot be reached through the proxy (HTTP_PROXY, HTTPS_PROXY)"
-        except faults.SSLError:
-            said = UNTRUSTED
+        except faults.SSLError as err:
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(err)
+            said = UNTRUSTED if untrusted else "breaks off as it is asked over https"
         except faults.Timeout:
             said = "does not answer in time"
         except (faults.ChunkedEncodingError, faults.ContentDecodingError):
@@ -287,8 +288,8 @@ class Net:
 
     @contextlib.contextmanager
     def _gate(self, url: str, manners: Manners) -> Iterator[None]:
-        """Let only so many questions to one host be under way."""
-        key = (urlsplit(url).netloc, manners.at_once)
+        """Let only so many questions to one host be under way; no URL without a host passes."""
+        key = (_host(url), manners.at_once)
         with self._lock:
             gate = self._gates.setdefault(key, threading.BoundedSemaphore(manners.at_once))
         with gate, self._alone(url) if manners.alone else contextlib.nullcontext():
@@ -381,7 +382,10 @@ def _name(method: str, url: str, body: bytes | None) -> str:
 
 def _host(url: str) -> str:
     """Return a file name for the host and port of a URL."""
-    return re.sub(r"[^\w.-]", "_", urlsplit(url).netloc.rpartition("@")[2]) or "none"
+    try:
+        return re.sub(r"[^\w.-]", "_", urlsplit(url).netloc.rpartition("@")[2])
+    except ValueError:  # not chained: it tells user and password
+        raise UsageError("a URL to be asked has no valid host: check the URL") from None
 
 
 def _public(url: str) -> str:
