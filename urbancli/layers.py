@@ -64,8 +64,9 @@ ENTITY_SCHEMA = pa.schema(
         ("geometry", pa.binary()),
     ]
 )
-"""`entity_id` is `node/1`, `way/1`, `relation/1` or `poi/1`; `members` of relations, with roles;
-`places` are the ids of the tiles the geometry touches, none for those of the halo."""
+"""`entity_id` is `node/1`, `way/1`, `relation/1`, `poi/1` or `building/1`, the last two not of OSM;
+`members` of relations, with roles; `places` are the ids of the tiles the geometry touches, none
+for those of the halo."""
 
 POI_KEYS = (
     "amenity", "shop", "tourism", "leisure", "office", "healthcare", "craft", "historic",

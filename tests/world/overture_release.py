@@ -151,12 +151,12 @@ def write_release(
     return found
 
 
-def write_index(path: Path, root: Path, release: str, cells: dict[str, list[float]]) -> None:
-    """Write the index of a release: an item a file, with its box and its addresses."""
+def write_index(path: Path, cells: dict[str, list[float]]) -> None:
+    """Write the index of a release: an item a file, with its box and its addresses, by key."""
     rows = []
     for key, box in cells.items():
         sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-        address = f"s3://{root.name}/{key}"
+        address = f"s3://overturemaps/release/{key}"
         asset = {"alternate": {"s3": {"href": address}}, "href": f"https://x.example/{key}"}
         rows.append({"type": "Feature", "bbox": sides, "assets": {"aws": asset}})
     path.parent.mkdir(parents=True, exist_ok=True)
