@@ -262,4 +262,4 @@ def _text(element: Any, name: str) -> str:
 
 def not_parquet(key: str) -> UrbanError:
     """Return the error for a stored file that does not hold what its name says."""
-    return UrbanError(f"{key} is not a whole Parquet file: try again later or another --release")
+    return UrbanError(f"{key} is not a whole Parquet file: run the same command again later")

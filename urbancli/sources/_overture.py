@@ -135,7 +135,7 @@ class OvertureSource(EntitySource):
             if sha256(self.path) != pinned["sha256"]:
                 raise UrbanError(
                     f"Overture's {release} is not what lock.json pins (or another pyarrow wrote "
-                    f"it): delete the layer '{self.layer}' from lock.json to take it as it is now"
+                    "it): run the same command with --refresh to take it as it is now"
                 )
         self._pinned(release, places)
 
@@ -250,8 +250,8 @@ class OvertureSource(EntitySource):
         there = _releases(self._store.folders())
         return (
             f"Overture has no {self.kind.type} of release '{release}' at {self._store.where} "
-            f"(a release stays about two months; there are: {', '.join(there) or 'none'}): name "
-            "one of these, or none for the newest"
+            f"(a release stays about two months; there are: {', '.join(there) or 'none'}): run the "
+            "same command with --refresh"
         )
 
     def _covering(
