@@ -5,6 +5,7 @@ and renamed, so a name that exists is a whole file; `manifest.json` is written a
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -341,21 +342,38 @@ def hilbert_index(x: npt.ArrayLike, y: npt.ArrayLike, bits: int = 16) -> npt.NDA
         y: rows in [0, 2**bits), shape (N,).
         bits: order of the curve, at most 31.
     """
-    x = np.array(x, dtype=np.int64)
-    y = np.array(y, dtype=np.int64)
+    x = np.array(x, dtype=np.int64) & ((1 << bits) - 1)
+    y = np.array(y, dtype=np.int64) & ((1 << bits) - 1)
+    position, turned = _hilbert_levels()
+    # Four levels at a time; the levels of zeros put before the first only swap x and y.
+    padding = -bits % 4
+    state = np.full(x.shape, padding % 2, dtype=np.int64)
     index = np.zeros(x.shape, dtype=np.int64)
-    for bit in reversed(range(bits)):
-        side = np.int64(1) << bit
-        right, upper = (x & side) > 0, (y & side) > 0
-        index += side * side * ((3 * right) ^ upper)
-        # Turn the quadrant so that the curve enters and leaves it at the proper corners.
-        flip = ~upper & right
-        x, y = (
-            np.where(flip, side - 1 - (x & (side - 1)), x & (side - 1)),
-            np.where(flip, side - 1 - (y & (side - 1)), y & (side - 1)),
-        )
-        x, y = np.where(upper, x, y), np.where(upper, y, x)
+    for shift in range(bits + padding - 4, -1, -4):
+        cell = state << 8 | ((x >> shift) & 15) << 4 | (y >> shift) & 15
+        index = index << 8 | position[cell]
+        state = turned[cell]
     return index
+
+
+@functools.cache
+def _hilbert_levels() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return what four levels of the curve add to an index, and how they leave x and y turned.
+
+    Both (1024,), by state, four bits of x and four of y. A state is whether x and y are swapped
+    (1) and whether both are counted from the other end (2), so that the curve enters and leaves a
+    quadrant at the proper corners.
+    """
+    state, x, y = np.indices((4, 16, 16)).reshape(3, -1)
+    position = np.zeros_like(state)
+    for bit in (3, 2, 1, 0):
+        columns, rows = (x >> bit) & 1, (y >> bit) & 1
+        swapped, mirrored = state & 1, state >> 1
+        right = np.where(swapped, rows, columns) ^ mirrored
+        upper = np.where(swapped, columns, rows) ^ mirrored
+        position = position << 2 | (3 * right) ^ upper
+        state = np.where(upper, state, state ^ 1 ^ right << 1)
+    return position, state
 
 
 def hilbert_order(geometry: Geometries) -> npt.NDArray[np.int64]:

@@ -6,7 +6,7 @@ every fetch.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,17 @@ from shapely.geometry.base import BaseGeometry
 from urbancli.city import split_antimeridian
 from urbancli.grid import BLOCK_TILES, Block, Grid, Integers, Places
 from urbancli.layers import PIXEL_SCHEMA, pack_valid
+from urbancli.sources._stored import Box, StoredBlocks
 from urbancli.workspace import geo_table, hilbert_order
 
 SATELLITE_WINDOW_M = 2560.0
 """The widest window a published encoder looks at (UrbanFusion's 256 px of 10 m): the halo."""
+
+LARGEST_ARRAY = (1 << 31) - 1
+"""Bytes that one Arrow array of binary values may hold."""
+
+WHOLE_PIXELS = 1e-6
+"""How far a raster may lie beside the tiles' pixel grid, pixels, and count as on it."""
 
 Part = tuple[slice, slice]
 """Rows and columns of a block's samples that are one tile."""
@@ -70,27 +77,69 @@ def tile_rows(
         wanted: (column, row) of the tiles wanted of the zone.
     """
     grid = Grid(block.epsg, block.tile_m)
-    cells, rows = [], []
-    for column, row, part in tile_parts(block, wanted, samples.shape[1] // BLOCK_TILES):
-        share, bits = pack_valid(valid[part])
-        if share > 0:
-            tile = np.ascontiguousarray(samples[(slice(None), *part)])
-            little = tile.astype(tile.dtype.newbyteorder("<"), copy=False)
-            cells.append((column, row))
-            rows.append((grid.tile_id(column, row), share, little.tobytes(), bits))
-    if not rows:
+    side = samples.shape[1] // BLOCK_TILES
+    cells = block.tiles()
+    cells = cells[[tuple(cell) in wanted for cell in cells.tolist()]]
+    places = _places_in_block(block, cells)
+    shares, bits = _validity(valid, places)
+    cells, places = cells[shares > 0], places[shares > 0]
+    if not len(cells):
         return PIXEL_SCHEMA.empty_table()
-    boxes = grid.unproject_geometry(grid.tile_boxes(np.array(cells)))
-    ids, shares, pixels, bits_of = zip(*rows, strict=True)
+    boxes = grid.unproject_geometry(grid.tile_boxes(cells))
+    order = hilbert_order(boxes)
+    kept = np.flatnonzero(shares > 0)[order]
+    ids = [grid.tile_id(column, row) for column, row in cells[order].tolist()]
     columns = {
         "place_id": pa.array(ids, pa.string()),
-        "block": pa.array([block.block_id] * len(rows), pa.string()),
-        "valid_fraction": pa.array(shares),
-        "pixels": pa.array(pixels, pa.binary()),
-        "valid": pa.array(bits_of, pa.binary()),
+        "block": pa.array([block.block_id] * len(ids), pa.string()),
+        "valid_fraction": pa.array(shares[kept]),
+        "pixels": _cut(samples, places[order], side),
+        "valid": pa.array([bits[tile] for tile in kept.tolist()], pa.binary()),
     }
-    table = geo_table(columns, boxes).select(PIXEL_SCHEMA.names)
-    return table.take(pa.array(hilbert_order(boxes)))
+    return geo_table(columns, boxes[order]).select(PIXEL_SCHEMA.names)
+
+
+def _places_in_block(block: Block, cells: Integers) -> Integers:
+    """Return (row from the north, column) in the block, in tiles, of cells (N, 2) of the zone."""
+    column, row = (cells - np.array([block.column, block.row]) * BLOCK_TILES).T
+    return np.column_stack([BLOCK_TILES - 1 - row, column])
+
+
+def _validity(
+    valid: npt.NDArray[np.bool_], places: Integers
+) -> tuple[npt.NDArray[np.float64], list[bytes]]:
+    """Return the valid share (N,) of tiles of a block, and the packed bits where it is between."""
+    if valid.all():
+        return np.ones(len(places)), [b""] * len(places)
+    side = len(valid) // BLOCK_TILES
+    tiles = valid.reshape(BLOCK_TILES, side, BLOCK_TILES, side).swapaxes(1, 2)
+    packed = [pack_valid(tiles[row, column]) for row, column in places.tolist()]
+    return np.array([share for share, _ in packed]), [bits for _, bits in packed]
+
+
+def _cut(samples: npt.NDArray[Any], places: Integers, side: int) -> pa.ChunkedArray:
+    """Return tiles of a block as binary values, copied once: C-order, little-endian.
+
+    Args:
+        samples: (bands, S, S) of the whole block.
+        places: (N, 2) row and column of the tiles, in tiles.
+        side: pixels along a tile.
+    """
+    bands = len(samples)
+    tiles = samples.reshape(bands, BLOCK_TILES, side, BLOCK_TILES, side).transpose(1, 3, 0, 2, 4)
+    tile_bytes = bands * side * side * samples.itemsize
+    most = max(1, LARGEST_ARRAY // tile_bytes)
+    arrays = []
+    for start in range(0, len(places), most):
+        row, column = places[start : start + most].T
+        little = samples.dtype.newbyteorder("<")
+        pixels = np.empty((len(row), bands, side, side), dtype=little)
+        for tile, (south, east) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
+            pixels[tile] = tiles[south, east]
+        offsets = np.arange(len(row) + 1, dtype=np.int64) * tile_bytes
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(pixels)]
+        arrays.append(pa.Array.from_buffers(pa.binary(), len(row), buffers))
+    return pa.chunked_array(arrays, pa.binary())
 
 
 # --- rasters -----------------------------------------------------------------------------------
@@ -150,6 +199,27 @@ def pixel_sides_m(dataset: Any, epsg: int) -> tuple[float, float]:
     return math.dist(corner, right), math.dist(corner, below)
 
 
+class OnGrid:
+    """A raster that lies on a block's pixel grid, in place of a warp of it: the same pixels.
+
+    Attributes:
+        samples: (bands, S, S) of all its bands, zero (or no data) beyond the raster.
+        valid: (S, S).
+    """
+
+    def __init__(self, samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
+        self.samples = samples
+        self.valid = valid
+
+    def read(self, bands: int | Sequence[int]) -> npt.NDArray[Any]:
+        """Return (S, S) of a band, or (bands, S, S) of several, numbered from 1."""
+        if isinstance(bands, int):
+            return np.asarray(self.samples[bands - 1])
+        if list(bands) == list(range(1, len(self.samples) + 1)):
+            return self.samples
+        return np.asarray(self.samples[np.array(bands) - 1])
+
+
 @contextlib.contextmanager
 def warped(
     dataset: Any,
@@ -157,6 +227,7 @@ def warped(
     pixel_m: float,
     resampling: str = "bilinear",
     nodata: float | None = None,
+    stored: StoredBlocks | None = None,
 ) -> Iterator[Any]:
     """Give a raster as it looks on a block's pixel grid; opened on one thread, used on that one.
 
@@ -166,11 +237,17 @@ def warped(
         pixel_m: pixel size, metres, that divides a tile.
         resampling: name of rasterio's resampling.
         nodata: the value that means nothing, where the file itself does not say.
+        stored: keeps what is decoded of a raster on that grid for the neighbouring blocks; local
+            files only, by their names.
     """
     from rasterio.enums import Resampling
     from rasterio.transform import from_origin
     from rasterio.vrt import WarpedVRT
 
+    as_it_is = _on_grid(dataset, block, pixel_m, nodata, stored)
+    if as_it_is is not None:
+        yield as_it_is
+        return
     left, _, _, top = block.bounds
     side = round(block.tile_m / pixel_m) * BLOCK_TILES
     width_m, height_m = pixel_sides_m(dataset, block.epsg)
@@ -202,6 +279,75 @@ def valid_pixels(warp: Any) -> npt.NDArray[np.bool_]:
     """
     from rasterio.enums import ColorInterp
 
+    if isinstance(warp, OnGrid):
+        return warp.valid
     if ColorInterp.alpha in warp.colorinterp:
         return np.asarray(warp.read(warp.colorinterp.index(ColorInterp.alpha) + 1) > 0)
     return np.asarray(warp.dataset_mask() > 0)
+
+
+def _on_grid(
+    dataset: Any, block: Block, pixel_m: float, nodata: float | None, stored: StoredBlocks | None
+) -> OnGrid | None:
+    """Return a block of a raster that needs no warp; None where one is needed.
+
+    A warp leaves such a raster's integers as they are. It does not where a mask of its own weighs
+    its samples, or where some bands of a pixel hold the no-data value and others do not: GDAL
+    takes such a pixel as valid and changes these values to their neighbours.
+    """
+    box = stored_box(dataset, block, pixel_m)
+    known = dataset.nodata if nodata is None else nodata
+    if box is None or _masked(dataset) or not _integers(dataset, known):
+        return None
+    empty = 0 if known is None else int(known)
+    samples = np.full(box.shape(dataset.count), empty, dtype=dataset.dtypes[0])
+    valid = np.zeros(samples.shape[1:], dtype=bool)
+    inside = box.within(Box(0, 0, dataset.width, dataset.height))
+    if inside.right <= inside.left or inside.bottom <= inside.top:
+        return OnGrid(samples, valid)
+    part = inside.part_of(box)
+    (stored or StoredBlocks(0)).read(dataset.name, dataset, dataset.indexes, inside, samples[part])
+    if known is None or (empty == 0 and samples.dtype.kind == "u" and samples[part].min() > 0):
+        valid[part[1:]] = True
+        return OnGrid(samples, valid)
+    holds = samples != empty
+    valid |= holds.any(axis=0)
+    return OnGrid(samples, valid) if holds.sum() == valid.sum() * len(samples) else None
+
+
+def stored_box(dataset: Any, block: Block, pixel_m: float) -> Box | None:
+    """Return which pixels of a raster are a block's; None where it is not on the block's grid."""
+    t = dataset.transform
+    if t.b or t.d or t.a <= 0 or t.e >= 0 or dataset.crs.to_epsg() != block.epsg:
+        return None
+    left, _, _, top = block.bounds
+    side = round(block.tile_m / pixel_m) * BLOCK_TILES
+    column, row = round((left - t.c) / pixel_m), round((t.f - top) / pixel_m)
+    # Both ends of the raster: pixels of another size drift away from the grid.
+    beside = [
+        *((t.c + t.a * end - left) / pixel_m - (end - column) for end in (0, dataset.width)),
+        *((top - t.f - t.e * end) / pixel_m - (end - row) for end in (0, dataset.height)),
+    ]
+    if max(map(abs, beside)) > WHOLE_PIXELS:
+        return None
+    return Box(column, row, column + side, row + side)
+
+
+def _masked(dataset: Any) -> bool:
+    """Return whether a raster has a mask of its own or an alpha band."""
+    from rasterio.enums import MaskFlags
+
+    flags = {flag for band in dataset.mask_flag_enums for flag in band}
+    return (
+        bool(flags - {MaskFlags.all_valid, MaskFlags.nodata})
+        or len(sample_bands(dataset)) < dataset.count
+    )
+
+
+def _integers(dataset: Any, nodata: float | None) -> bool:
+    """Return whether all bands are integers of at most 16 bits that can hold the no-data value."""
+    dtype = np.dtype(dataset.dtypes[0])
+    if len(set(dataset.dtypes)) > 1 or dtype.kind not in "ui" or dtype.itemsize > 2:
+        return False
+    limits = np.iinfo(dtype)
+    return nodata is None or (limits.min <= nodata <= limits.max and nodata == int(nodata))

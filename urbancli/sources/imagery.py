@@ -4,7 +4,9 @@ Files are warped onto one pixel grid that is aligned to the tiles, block by bloc
 in the zone does not depend on what was asked for, so its pixels are the same in every fetch.
 """
 
+import contextlib
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from urbancli.errors import UrbanError, unknown
-from urbancli.grid import BLOCK_TILES, Block, Places
+from urbancli.grid import BLOCK_TILES, Block, Grid, Places
 from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA, pixel_size
 from urbancli.sources import base
 from urbancli.sources._pixels import (
@@ -30,6 +32,13 @@ from urbancli.sources._pixels import (
     warped,
     with_near_infrared,
 )
+from urbancli.sources._stored import StoredBlocks
+
+OPEN_MOST = 256
+"""Files kept open by a thread; the one used longest ago is closed first."""
+
+EDGE_DEGREES = 0.02
+"""How far beside its true edge the outline of a file may run."""
 
 
 class Source(base.Source):
@@ -54,22 +63,26 @@ class Source(base.Source):
         self._dtype = np.dtype("uint8")
         self._pixel_m = 0.0
         self._native_m = 0.0
-        self._datasets: list[Any] = []
+        self._boxes: list[BaseGeometry] = []
+        self._mask_band: int | None = None
         self._hidden: list[str] = []
+        self._open_anew()
 
     def plan(self, places: Places) -> dict[str, Any]:
         """Open the files, check that they agree, and choose the pixel size."""
         inputs = [base.pin(path) for path in self.paths]
-        self._datasets = [_open_layer(path, self.layer) for path in self.paths]
-        self._check_alike()
         grid = base.places_grid(places)
-        self._native_m = min(
-            math.sqrt(math.prod(pixel_sides_m(dataset, grid.epsg))) for dataset in self._datasets
-        )
+        self._open_anew()
+        with contextlib.ExitStack() as stack:
+            datasets = [stack.enter_context(_open_layer(p, self.layer)) for p in self.paths]
+            self._check_alike(datasets)
+            self._native_m = min(
+                math.sqrt(math.prod(pixel_sides_m(dataset, grid.epsg))) for dataset in datasets
+            )
+            self._boxes = [bounds_lonlat(dataset) for dataset in datasets]
         self._pixel_m = pixel_size(self.layer, self._native_m, grid.tile_m)
-        boxes = [bounds_lonlat(dataset) for dataset in self._datasets]
-        self._check_mosaic(boxes)
-        seen = shapely.union_all(boxes)
+        self._check_mosaic(self._boxes)
+        seen = shapely.union_all(self._boxes)
         if not shapely.intersects(grid.project_geometry(seen), places.boxes()).any():
             west, south, east, north = seen.bounds
             raise UrbanError(
@@ -98,15 +111,28 @@ class Source(base.Source):
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, dtype, pixel size, the band read as mask, and files under earlier ones."""
-        masks = set(self._datasets[0].indexes) - set(sample_bands(self._datasets[0]))
         return {
             "bands": self._bands,
             "dtype": self._dtype.name,
             "pixel_m": self._pixel_m,
             "native_m": round(self._native_m, 3),
-            "mask_band": min(masks, default=None),
+            "mask_band": self._mask_band,
             "hidden_inputs": self._hidden,
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to read blocks: nothing that is open."""
+        return {k: v for k, v in vars(self).items() if k not in {"_here", "_stored"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take that, and open the files anew when they are read."""
+        vars(self).update(state)
+        self._open_anew()
+
+    def _open_anew(self) -> None:
+        """Forget the open files, of which every thread has its own, and what was decoded."""
+        self._here = threading.local()
+        self._stored = StoredBlocks()
 
     def _check_mosaic(self, boxes: Sequence[BaseGeometry]) -> None:
         """Note files that lie wholly under earlier ones; refuse bands that came as files.
@@ -128,9 +154,9 @@ class Source(base.Source):
             if index and shapely.union_all(wider[:index]).covers(box):
                 self._hidden.append(self.paths[index].name)
 
-    def _check_alike(self) -> None:
-        first = self._datasets[0]
-        for path, dataset in zip(self.paths, self._datasets, strict=True):
+    def _check_alike(self, datasets: Sequence[Any]) -> None:
+        first = datasets[0]
+        for path, dataset in zip(self.paths, datasets, strict=True):
             alike = sample_bands(dataset) == sample_bands(first) and dataset.dtypes == first.dtypes
             if not alike or len(set(dataset.dtypes)) > 1:
                 raise UrbanError(
@@ -145,22 +171,56 @@ class Source(base.Source):
             )
         names = [first.descriptions[band - 1] or f"band{band}" for band in sample_bands(first)]
         self._bands = names
+        self._mask_band = min(set(first.indexes) - set(sample_bands(first)), default=None)
+
+    def _near(self, block: Block) -> list[int]:
+        """Return the numbers of the files that may show something of a block."""
+        if len(self.paths) == 1:
+            return [0]
+        grid = Grid(block.epsg, block.tile_m)
+        area = grid.unproject_geometry(shapely.segmentize(shapely.box(*block.bounds), 1000.0))
+        # The outlines are polygons of 32 points a side: of a file as wide as a continent no edge.
+        wide = [box.bounds[2] - box.bounds[0] > 10 for box in self._boxes]
+        near = shapely.dwithin(self._boxes, area, EDGE_DEGREES) | np.array(wide)
+        return [int(number) for number in np.flatnonzero(near)]
+
+    def _dataset(self, number: int) -> Any:
+        """Return a file, opened once per thread: GDAL's handles must not cross threads."""
+        opened = vars(self._here).setdefault("opened", {})
+        if number not in opened:
+            opened[number] = _open_layer(self.paths[number], self.layer)
+        opened[number] = opened.pop(number)  # now the one used last
+        while len(opened) > OPEN_MOST:
+            opened.pop(next(iter(opened))).close()
+        return opened[number]
 
     def _read_block(self, block: Block) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return samples (bands, S, S), zero where nothing is known, and where (S, S) it is."""
+        from rasterio.errors import RasterioError
+
         side = round(block.tile_m / self._pixel_m) * BLOCK_TILES
         samples = np.zeros((len(self._bands), side, side), dtype=self._dtype)
         valid = np.zeros((side, side), dtype=bool)
-        for dataset in self._datasets:
+        for number in self._near(block):
+            dataset = self._dataset(number)
+            try:
+                with warped(dataset, block, self._pixel_m, stored=self._stored) as warp:
+                    mask = valid_pixels(warp) & ~valid
+                    if mask.any():
+                        read = warp.read(sample_bands(dataset))
+                        if self._dtype.kind == "f":
+                            mask &= np.isfinite(read).all(axis=0)
+                        if mask.all():
+                            return read, mask
+                        np.copyto(samples, read, where=mask)
+                        valid |= mask
+            except RasterioError as err:
+                raise UrbanError(
+                    f"GDAL cannot read {self.paths[number]}: the file is cut off or damaged; "
+                    "bring it anew"
+                ) from err
             if valid.all():
                 break
-            with warped(dataset, block, self._pixel_m) as warp:
-                mask = valid_pixels(warp) & ~valid
-                if mask.any():
-                    read = warp.read(sample_bands(dataset))
-                    if self._dtype.kind == "f":
-                        mask &= np.isfinite(read).all(axis=0)
-                    samples[:, mask] = read[:, mask]
-                    valid |= mask
         return samples, valid
 
 
