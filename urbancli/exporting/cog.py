@@ -4,11 +4,13 @@ Samples are those of the layer, bit for bit. What is not valid is 0 and masked b
 internal mask: 0 can be a sample, so that no value is free to mean "no data".
 """
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from urbancli.description import COMMON_NAMES
@@ -48,15 +50,37 @@ def write_cog(
 
     plain = out.with_name("plain.tif")
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=CACHE_BYTES):
-        rows = _write_plain(file, facts, said, plain, progress)
+        written = _write_plain(file, facts, said, plain, progress)
         copy(plain, out, driver="COG", **COG_OPTIONS)
-    plain.unlink()
-    return rows
+        plain.unlink()
+        # GDAL tells nobody when the disk is full as it closes a file.
+        if _read_back(out) != written:
+            raise OSError(errno.EIO, "what was written is not what can be read: is the disk full?")
+    return int(file.metadata.num_rows)
+
+
+def _sum(samples: npt.NDArray[Any]) -> int:
+    """Return the sum of samples as bits, the same whatever their order."""
+    bits = np.ascontiguousarray(samples).view(f"u{samples.dtype.itemsize}")
+    return int(bits.sum(dtype=np.uint64))
+
+
+def _read_back(path: Path) -> tuple[int, int]:
+    """Return the sum of the samples of a file, and how many pixels are valid."""
+    import rasterio
+
+    total = valid = 0
+    with rasterio.open(path) as dataset:
+        for _, window in dataset.block_windows(1):
+            total += _sum(dataset.read(window=window))
+            valid += int((dataset.dataset_mask(window=window) > 0).sum())
+    return total % 2**64, valid
 
 
 def _write_plain(
     file: pq.ParquetFile, facts: dict[str, Any], said: dict[str, str], out: Path, progress: Progress
-) -> int:
+) -> tuple[int, int]:
+    """Write the mosaic; return the sum of its samples, and how many pixels are valid."""
     import rasterio
     from affine import Affine
     from rasterio.windows import Window
@@ -77,26 +101,32 @@ def _write_plain(
         "sparse_ok": True, "photometric": "minisblack", "interleave": "pixel",
     }  # fmt: skip
     shape = (len(facts["bands"]), side, side)
-    done = 0
+    done = total = known = 0
     with rasterio.open(out, "w", **profile) as dataset:
         _name_bands(dataset, facts)
         dataset.update_tags(**said, **_copyright(said))
         for group in range(file.num_row_groups):
             progress("pixels", group, file.num_row_groups)
-            table = file.read_row_group(group, ["pixels", "valid", "valid_fraction"])
-            for index in range(table.num_rows):
+            for pixels, valid in _tiles(file, group, side):
+                samples = np.frombuffer(pixels, dtype.newbyteorder("<")).reshape(shape)
                 column, row = cells[done]
                 window = Window((column - west) * side, (north - 1 - row) * side, side, side)
-                pixels = table.column("pixels")[index].as_buffer()
-                samples = np.frombuffer(pixels, dtype.newbyteorder("<")).reshape(shape)
                 dataset.write(samples.astype(dtype, copy=False), window=window)
-                about = {
-                    name: table.column(name)[index].as_py() for name in ("valid", "valid_fraction")
-                }
-                dataset.write_mask(unpack_valid(about, side), window=window)
-                done += 1
+                dataset.write_mask(valid, window=window)
+                done, total, known = done + 1, total + _sum(samples), known + int(valid.sum())
         progress("pixels", file.num_row_groups, file.num_row_groups)
-    return done
+    return total % 2**64, known
+
+
+def _tiles(
+    file: pq.ParquetFile, group: int, side: int
+) -> Iterator[tuple[Any, npt.NDArray[np.bool_]]]:
+    """Yield bytes and validity of the tiles of a row group."""
+    table = file.read_row_group(group, ["pixels", "valid", "valid_fraction"])
+    names = ("valid", "valid_fraction")
+    for index in range(table.num_rows):
+        about = {name: table.column(name)[index].as_py() for name in names}
+        yield table.column("pixels")[index].as_buffer(), unpack_valid(about, side)
 
 
 def _name_bands(dataset: Any, facts: dict[str, Any]) -> None:
