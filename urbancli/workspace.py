@@ -342,11 +342,9 @@ def hilbert_index(x: npt.ArrayLike, y: npt.ArrayLike, bits: int = 16) -> npt.NDA
         y: rows in [0, 2**bits), shape (N,).
         bits: order of the curve, at most 31.
     """
-    x = np.array(x, dtype=np.int64) & ((1 << bits) - 1)
-    y = np.array(y, dtype=np.int64) & ((1 << bits) - 1)
+    x, y = (np.array(each, dtype=np.int64) & ((1 << bits) - 1) for each in (x, y))
     position, turned = _hilbert_levels()
-    # Four levels at a time; the levels of zeros put before the first only swap x and y.
-    padding = -bits % 4
+    padding = -bits % 4  # levels of zeros put first only swap x and y
     state = np.full(x.shape, padding % 2, dtype=np.int64)
     index = np.zeros(x.shape, dtype=np.int64)
     for shift in range(bits + padding - 4, -1, -4):
@@ -358,19 +356,17 @@ def hilbert_index(x: npt.ArrayLike, y: npt.ArrayLike, bits: int = 16) -> npt.NDA
 
 @functools.cache
 def _hilbert_levels() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return what four levels of the curve add to an index, and how they leave x and y turned.
+    """Return what four levels of the curve add to an index, and the state after them, (1024,) each.
 
-    Both (1024,), by state, four bits of x and four of y. A state is whether x and y are swapped
-    (1) and whether both are counted from the other end (2), so that the curve enters and leaves a
-    quadrant at the proper corners.
+    A state says whether x and y are swapped (1) and counted from the other end (2), so that the
+    curve enters and leaves a quadrant at the proper corners.
     """
     state, x, y = np.indices((4, 16, 16)).reshape(3, -1)
     position = np.zeros_like(state)
     for bit in (3, 2, 1, 0):
         columns, rows = (x >> bit) & 1, (y >> bit) & 1
-        swapped, mirrored = state & 1, state >> 1
-        right = np.where(swapped, rows, columns) ^ mirrored
-        upper = np.where(swapped, columns, rows) ^ mirrored
+        right = np.where(state & 1, rows, columns) ^ (state >> 1)
+        upper = np.where(state & 1, columns, rows) ^ (state >> 1)
         position = position << 2 | (3 * right) ^ upper
         state = np.where(upper, state, state ^ 1 ^ right << 1)
     return position, state
