@@ -345,8 +345,8 @@ def hilbert_index(x: npt.ArrayLike, y: npt.ArrayLike, bits: int = 16) -> npt.NDA
     x, y = (np.array(each, dtype=np.int64) & ((1 << bits) - 1) for each in (x, y))
     position, turned = _hilbert_levels()
     padding = -bits % 4  # levels of zeros put first only swap x and y
-    state = np.full(x.shape, padding % 2, dtype=np.int64)
-    index = np.zeros(x.shape, dtype=np.int64)
+    index = np.zeros_like(x)
+    state = index + padding % 2
     for shift in range(bits + padding - 4, -1, -4):
         cell = state << 8 | ((x >> shift) & 15) << 4 | (y >> shift) & 15
         index = index << 8 | position[cell]
