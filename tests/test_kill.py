@@ -59,47 +59,87 @@ def _assert_whole(workspace: Path) -> None:
                     tensors.get_tensor(name)
 
 
-def _kill(workspace: Path, arguments: list[str], seconds: float) -> bool:
-    """Kill a command after so many seconds; return whether it was still alive."""
+def _kill(workspace: Path, arguments: list[str], seconds: float, after: str = "") -> bool:
+    """Kill a command after so many seconds; return whether it was still alive.
+
+    Args:
+        workspace: where it works.
+        arguments: of the command.
+        seconds: how long it lives, counted from the moment that `after` appears.
+        after: pattern of a file below the workspace; empty: from its start.
+    """
     process = _urban(workspace, arguments)
+    while after and process.poll() is None and not any(workspace.glob(after)):
+        time.sleep(0.02)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     return process.returncode == -signal.SIGKILL
 
 
-def _storm(folder: Path, inputs: Path, moments: int, epochs: int, seed: int) -> int:
-    """Kill fetch and train at `moments` moments each; return how many trainings were resumed."""
-    fetch = local_fetch(inputs)
-    train = ["train", "--method", "urbanfusion", "--set", f"epochs={epochs}"]
-    generator = random.Random(seed)
-    resumed = 0
-    fetched, trained = folder / "fetched", folder / "trained"
-    for before, expected, step in ((None, fetched, fetch), (fetched, trained, train)):
+class Storm:
+    """Kills a command again and again and lets it go on.
+
+    Attributes:
+        resumed: how many trainings went on from a checkpoint.
+        expected: the workspace as the command leaves it when nobody kills it.
+
+    Args:
+        before: the workspace that the command finds, None for an empty one.
+        expected: where to bring it about.
+        arguments: of the command.
+        seed: of the moments.
+    """
+
+    def __init__(
+        self, before: Path | None, expected: Path, arguments: list[str], seed: int
+    ) -> None:
+        self.expected = expected
+        self.resumed = 0
+        self._before = before
+        self._arguments = arguments
+        self._generator = random.Random(seed)
         if before:
             shutil.copytree(before, expected)
         started = time.monotonic()
-        _finish(expected, step)
-        seconds = time.monotonic() - started
-        whole, killed = _checksums(expected), 0
-        while killed < moments:  # a command that ended before its moment was not killed
-            workspace = folder / "killed"
-            if before:
-                shutil.copytree(before, workspace)
-            killed += _kill(workspace, step, generator.uniform(0.2, seconds))
+        _finish(expected, arguments)
+        self._seconds = time.monotonic() - started
+        self._whole = _checksums(expected)
+
+    def kill(self, times: int, after: str = "") -> None:
+        """Kill so many times at random moments, or soon after a file has appeared."""
+        killed = 0
+        while killed < times:  # a command that ended before its moment was not killed
+            workspace = self.expected.with_name("killed")
+            if self._before:
+                shutil.copytree(self._before, workspace)
+            moment = self._generator.uniform(0.2, 1.0 if after else self._seconds)
+            killed += _kill(workspace, self._arguments, moment, after)
             _assert_whole(workspace)
-            resumed += "resumed after epoch" in _finish(workspace, step)
-            assert _checksums(workspace) == whole
+            self.resumed += "resumed after epoch" in _finish(workspace, self._arguments)
+            assert _checksums(workspace) == self._whole
             shutil.rmtree(workspace)
-    return resumed
+
+
+def _train(epochs: int) -> list[str]:
+    return ["train", "--method", "urbanfusion", "--set", f"epochs={epochs}"]
 
 
 def test_a_killed_fetch_and_train_go_on(tmp_path: Path, demo_inputs: Path) -> None:
-    _storm(tmp_path, demo_inputs, moments=1, epochs=10, seed=1)
+    fetch = Storm(None, tmp_path / "fetched", local_fetch(demo_inputs), seed=1)
+    fetch.kill(1)
+    Storm(fetch.expected, tmp_path / "trained", _train(epochs=10), seed=2).kill(1)
 
 
 @pytest.mark.soak
-def test_ten_killed_fetches_and_trains_go_on(tmp_path: Path, demo_inputs: Path) -> None:
+def test_ten_killed_fetches_and_seven_trains_go_on(tmp_path: Path, demo_inputs: Path) -> None:
     seed = random.SystemRandom().randrange(1 << 30)
+    sys.stdout.write(f"seed {seed}\n")
+    fetch = Storm(None, tmp_path / "fetched", local_fetch(demo_inputs), seed)
+    fetch.kill(10)
     # Long enough for checkpoints, which follow each other by ten seconds.
-    assert _storm(tmp_path, demo_inputs, moments=10, epochs=300, seed=seed) > 0
+    train = Storm(fetch.expected, tmp_path / "trained", _train(epochs=300), seed + 1)
+    train.kill(4)
+    train.resumed = 0
+    train.kill(3, after="runs/*/checkpoint.safetensors")
+    assert train.resumed == 3
