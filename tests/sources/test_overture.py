@@ -23,6 +23,7 @@ from tests.world.overture_release import UNWANTED, write_index, write_release
 from urbancli.errors import ServiceError, UrbanError, UsageError
 from urbancli.grid import Grid, Places, tiles_of
 from urbancli.layers import entity_view, poi_category
+from urbancli.licences import known_licences
 from urbancli.net import Manners, Net, OfflineError
 from urbancli.sources import overture_buildings, overture_places
 from urbancli.sources._overture import search_boxes
@@ -148,8 +149,10 @@ def test_places_speak_as_osm_does(
     assert facts["kept"] + facts["outside"] == len(brute) - len(closed) - len(lakes)
     assert facts["kept"] == len(rows) > facts["halo"] > 0
     told = [each["dataset"] for row in brute.values() for each in row["sources"]]
-    assert facts["datasets"] == {name: told.count(name) for name in ("AllThePlaces", "meta")}
+    assert facts["datasets"] == {name: told.count(name) for name in ("Foursquare", "meta")}
     assert facts["unmapped"] == {"count": 0, "ids": [], "places": 0}
+    assert source.licence == "CDLA-Permissive-2.0 AND Apache-2.0"
+    assert known_licences(source.licence)
     assert RELEASE in source.attribution and "meta" in source.attribution
 
 

@@ -65,8 +65,8 @@ def test_a_crossing_is_seen_in_all_directions() -> None:
 
 def test_a_panorama_is_taken_where_there_is_nothing_else() -> None:
     spots = [Spot(str(n), 0, 0, panorama=n != 3) for n in range(5)]
-    position = np.random.default_rng(0).uniform(0, 1, (5, 2))
-    assert spread(spots, position, 1) == [3]
+    position = np.array([[0.5, 0.5], [0.4, 0.5], [0.1, 0.9], [0.99, 0.99], [0.0, 0.0]])
+    assert spread(spots, position, 1) == [3], "the farthest from the centre"
     taken = spread(spots, position, 3)
     assert taken[0] == 3 and len(taken) == 3
 

@@ -53,7 +53,8 @@ class Mapillary:
         if path.startswith("thumb/"):
             return self._thumb(path.split("/")[1], request)
         if request.headers.get("authorization") != f"OAuth {TOKEN}":
-            return _error(401, 190, "Invalid OAuth access token")
+            # Of a photo a Graph API says the same of a bad token as of one that is gone.
+            return _error(401 if path == "images" else 400, 190, "Invalid OAuth access token")
         if path == "images":
             return self._search(request)
         if path not in self.photos or path in self.deleted:

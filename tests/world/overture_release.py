@@ -91,7 +91,7 @@ def place(number: int, lon: float, lat: float) -> dict[str, Any]:
         "version": 1,
         "sources": [
             {"property": "", "dataset": "meta", "confidence": 0.9},
-            *([{"property": "/brand", "dataset": "AllThePlaces"}] * (number % 2)),
+            *([{"property": "/brand", "dataset": "Foursquare"}] * (number % 2)),
         ],
         "operating_status": "permanently_closed" if number % 10 == 0 else "open",
         "names": {"primary": f"Place {number}", "common": None} if number % 3 else None,

@@ -52,7 +52,7 @@ class Source(OvertureSource):
     Tags are OSM's, with `name`, `brand`, `brand:wikidata` and `website`. A category that the table
     does not know is kept as `category=<Overture's>` and counted under `unmapped`. Left out, and
     counted: what is closed for good, and what OSM would not have as a point of interest (lakes,
-    mountains, stations: the entities have them).
+    mountains, stations: the entities have them). Foursquare's part is under the Apache licence.
     """
 
     layer = "pois"
@@ -64,6 +64,8 @@ class Source(OvertureSource):
         """Return the places that are open and points of interest."""
         table, about = read_table(self.path)
         given = datasets(table)
+        if any("foursquare" in name.lower() for name in given):
+            self.licence = f"{Source.licence} AND Apache-2.0"
         self.attribution = f"{Source.attribution} ({about['release']}: {', '.join(given)})"
         rows = table.drop_columns(["geometry", "bbox"]).to_pylist()
         unmapped: Counter[str] = Counter()
