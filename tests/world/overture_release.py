@@ -9,6 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from urbancli.grid import Grid, Places, tiles_of
+from urbancli.sources._overture import search_boxes
+
+RELEASE = "2026-10-21.10"
+WEST, SOUTH = 8.90, 49.96
+
 BOX = pa.struct([(name, pa.float32()) for name in ("xmin", "xmax", "ymin", "ymax")])
 SOURCES = pa.list_(
     pa.struct([("property", pa.string()), ("dataset", pa.string()), ("confidence", pa.float64())])
@@ -161,3 +167,21 @@ def write_index(path: Path, cells: dict[str, list[float]]) -> None:
         rows.append({"type": "Feature", "bbox": sides, "assets": {"aws": asset}})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def city(west: float = 8.925, south: float = 49.985) -> Places:
+    """Of one square of the release, and its halo reaches into the next ones."""
+    return tiles_of(shapely.box(west, south, west + 0.01, south + 0.01), Grid(32632))
+
+
+def table_of(source: Any, places: Places) -> pa.Table:
+    tables = [source.read(block) for block in source.blocks(places)]
+    return pa.concat_tables(tables)
+
+
+def near(rows: list[dict[str, Any]], kind: str, places: Places) -> set[str]:
+    """The ids whose shapes touch the search boxes, by brute force over all rows."""
+    boxes = shapely.union_all([shapely.box(*box) for box in search_boxes(places)])
+    shapes = shapely.from_wkb([row["geometry"] for row in rows])
+    touches = shapely.intersects(shapes, boxes)
+    return {r["id"] for r, t in zip(rows, touches, strict=True) if t and r["type"] == kind}
