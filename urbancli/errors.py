@@ -23,9 +23,14 @@ class UsageError(UrbanError):
 
 
 class ServiceError(UrbanError):
-    """A service refused or cannot be reached. Exit code 4."""
+    """A service refused or cannot be reached. Exit code 4.
+
+    Attributes:
+        status: of its last answer over HTTP, where that was an error; else 0.
+    """
 
     exit_code = 4
+    status = 0
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:

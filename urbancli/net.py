@@ -79,13 +79,7 @@ class BusyError(ValueError):
 
 
 class RefusedError(ServiceError):
-    """A service gave no whole and good answer.
-
-    Attributes:
-        status: of its last answer, where that was an error; else 0.
-    """
-
-    status = 0
+    """A service gave no whole and good answer."""
 
 
 class OfflineError(ServiceError):

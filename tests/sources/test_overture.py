@@ -95,10 +95,20 @@ def test_only_the_row_groups_that_touch_are_read(
                     read.add((number, group))
                     assert column.path_in_schema != UNWANTED[kind]
     assert read == {(file, group) for file in range(3) for group in range(3)}
-    estimate = source.estimate(places)
-    assert estimate.items == 3
-    assert estimate.requests == len(door.log)
-    assert estimate.bytes == sum(each.sent for each in door.log)
+
+
+def test_an_estimate_reads_footers_only(door: Door, net: Net, tmp_path: Path) -> None:
+    places = city()
+    told = overture_places.Source(net=net, save_in=tmp_path / "a").estimate(places)
+    asked = len(door.log)
+    footers = sum(each.sent for each in door.log if each.range)
+    assert told.items == 3
+    assert not (tmp_path / "a").exists()
+    overture_places.Source(net=net, save_in=tmp_path / "b").plan(places)
+    # What reading asks beyond what the estimate asked for, which it asks for too.
+    read = sum(each.sent for each in door.log[asked:] if each.range) - footers
+    assert told.bytes == pytest.approx(read, rel=0.25), "holes between columns are read too"
+    assert told.requests == pytest.approx(len(door.log) - 2 * asked, rel=0.5)
 
 
 def test_a_pinned_plan_needs_no_network(door: Door, net: Net, tmp_path: Path) -> None:

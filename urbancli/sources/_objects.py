@@ -7,8 +7,7 @@ is an ordinary GET, so what `Net` knows of time-outs, faults and proxies holds h
 
 import io
 import re
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -30,26 +29,6 @@ class Stored:
     size: int
 
 
-@dataclass
-class Traffic:
-    """What reading has cost so far; counted by many threads.
-
-    Attributes:
-        requests: questions that were answered.
-        bytes: of their answers.
-    """
-
-    requests: int = 0
-    bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def count(self, size: int) -> None:
-        """Count one answer of `size` bytes."""
-        with self._lock:
-            self.requests += 1
-            self.bytes += size
-
-
 class Folder:
     """A local folder in the place of a store.
 
@@ -59,9 +38,8 @@ class Folder:
 
     where = "local folder"
 
-    def __init__(self, path: Path, traffic: Traffic) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._traffic = traffic
         if not path.is_dir():
             raise UsageError(f"no folder {path}: URBAN_OVERTURE_URL names a folder or a URL")
 
@@ -82,7 +60,6 @@ class Folder:
         with (self._path / key).open("rb") as file:
             file.seek(start)
             content = file.read(length)
-        self._traffic.count(len(content))
         return content
 
 
@@ -93,10 +70,9 @@ class Bucket:
         where: its URL, without user, password and query.
     """
 
-    def __init__(self, url: str, net: Net, traffic: Traffic) -> None:
+    def __init__(self, url: str, net: Net) -> None:
         self._base, self._prefix, self.where = _address(url)
         self._net = net
-        self._traffic = traffic
 
     def folders(self) -> list[str]:
         """Return the names of the folders right below the root, sorted."""
@@ -134,7 +110,6 @@ class Bucket:
             manners=MANNERS,
             check=whole,
         )
-        self._traffic.count(len(body))
         return body
 
     def _pages(self, prefix: str, delimiter: str) -> list[Any]:
@@ -147,7 +122,6 @@ class Bucket:
             more = {"continuation-token": token} if token else {}
             url = f"{self._base}/?{urlencode({**asked, **more})}"
             body = self._net.get(url, manners=MANNERS, check=_is_listing)
-            self._traffic.count(len(body))
             pages.append(ElementTree.fromstring(body))
             before, token = token, _text(pages[-1], "NextContinuationToken")
             if not token:
@@ -159,26 +133,25 @@ class Bucket:
 Store = Folder | Bucket
 
 
-def open_store(url: str, net: Net, traffic: Traffic) -> Store:
+def open_store(url: str, net: Net) -> Store:
     """Return the store at an s3 or http(s) URL, or of a local folder.
 
     Args:
         url: `s3://bucket/prefix`, with `?region=` and `?endpoint_override=host:port&scheme=http`
             as Arrow writes them; an http(s) URL `https://host/bucket/prefix`; or a folder.
         net: how a server is asked.
-        traffic: where reading is counted.
 
     Raises:
         UsageError: it is none of these.
     """
     if re.match(r"(s3|https?)://", url):
-        return Bucket(url, net, traffic)
+        return Bucket(url, net)
     if "://" in url and not url.startswith("file://"):
         raise UsageError(
             f"'{url.split('://', 1)[0]}://…' is no store we can read: give an s3 or https URL, "
             "or a folder"
         )
-    return Folder(Path(url.removeprefix("file://")), traffic)
+    return Folder(Path(url.removeprefix("file://")))
 
 
 class RangeFile(io.RawIOBase):

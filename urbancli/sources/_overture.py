@@ -33,7 +33,6 @@ from urbancli.sources._objects import (
     RangeFile,
     Store,
     Stored,
-    Traffic,
     not_parquet,
     open_store,
 )
@@ -99,11 +98,10 @@ class OvertureSource(EntitySource):
         self._save_in = save_in
         self._net = net or Net()
         self._release = release
-        self._traffic = Traffic()
         self._url = endpoint("overture")
         public = self._url == ENDPOINTS["overture"][1]
         self._index = index or (INDEX_URL if public else "")
-        self._store: Store = open_store(self._url, self._net, self._traffic)
+        self._store: Store = open_store(self._url, self._net)
 
     def asked(self) -> dict[str, Any] | None:
         """Return service, release and kind; None for a local folder."""
@@ -140,10 +138,21 @@ class OvertureSource(EntitySource):
         self._pinned(release, places)
 
     def estimate(self, places: Places) -> Estimate:
-        """Return what was read of Overture just now: nothing where the saved file was enough."""
-        _, about = open_parquet(self.path)
+        """Return what the row groups around the city weigh, by their files' footers, unread.
+
+        Nothing where the saved file is enough.
+        """
+        release = self._release or self._newest(places)
         blocks = len(self.blocks(places))
-        return Estimate(about["files"], blocks, self._traffic.requests, self._traffic.bytes)
+        if self._saved(release, places):
+            return Estimate(1, blocks, 0, 0)
+        wanted = self._wanted(release, search_boxes(places))
+        weight = 0
+        for _, footer, number in wanted:
+            group, names = footer.row_group(number), set(self._columns(footer))
+            chunks = [group.column(index) for index in range(group.num_columns)]
+            weight += sum(c.total_compressed_size for c in chunks if c.path_in_schema in names)
+        return Estimate(len({stored.key for stored, _, _ in wanted}), blocks, len(wanted), weight)
 
     def _pinned(self, release: str, places: Places) -> dict[str, Any]:
         file, about = open_parquet(self.path)
@@ -216,22 +225,13 @@ class OvertureSource(EntitySource):
     def _read(self, release: str, places: Places) -> None:
         """Read the features around the city and save them."""
         boxes = search_boxes(places)
-        found = self._store.files(f"{release}/{self.kind.folder}")
-        files = [stored for stored in found if stored.key.endswith(".parquet")]
-        if not files:
-            raise UrbanError(self._gone(release))
-        files = self._covering(release, files, boxes)
+        wanted = self._wanted(release, boxes)
         about = self._about(release, places)
-        parts = self._save_in / f".{self.path.stem}-{fingerprint([about, [*map(str, files)]])}"
+        of = [[stored.key, group] for stored, _, group in wanted]
+        parts = self._save_in / f".{self.path.stem}-{fingerprint([about, of])}"
         if parts.is_dir():
             sweep(parts)
         with ThreadPoolExecutor(READERS) as pool:
-            footers = list(pool.map(self._footer, files))
-            wanted = [
-                (stored, footer, group)
-                for stored, footer in zip(files, footers, strict=True)
-                for group in touching(footer, boxes)
-            ]
 
             def part(numbered: tuple[int, tuple[Stored, pq.FileMetaData, int]]) -> Path:
                 number, (stored, footer, group) = numbered
@@ -245,6 +245,23 @@ class OvertureSource(EntitySource):
         counts = {"files": len({w[0].key for w in wanted}), "row_groups": len(wanted)}
         self._save([read_table(path)[0] for path in paths], about | counts)
         shutil.rmtree(parts, ignore_errors=True)
+
+    def _wanted(
+        self, release: str, boxes: Sequence[Box]
+    ) -> list[tuple[Stored, pq.FileMetaData, int]]:
+        """Return the row groups that touch the boxes, each with its file and footer."""
+        found = self._store.files(f"{release}/{self.kind.folder}")
+        files = [stored for stored in found if stored.key.endswith(".parquet")]
+        if not files:
+            raise UrbanError(self._gone(release))
+        files = self._covering(release, files, boxes)
+        with ThreadPoolExecutor(READERS) as pool:
+            footers = list(pool.map(self._footer, files))
+        return [
+            (stored, footer, group)
+            for stored, footer in zip(files, footers, strict=True)
+            for group in touching(footer, boxes)
+        ]
 
     def _gone(self, release: str) -> str:
         there = _releases(self._store.folders())
@@ -265,7 +282,6 @@ class OvertureSource(EntitySource):
             body = self._net.get(url, check=is_parquet)
         except ServiceError:
             return list(files)  # costs more requests, and gives the same rows
-        self._traffic.count(len(body))
         covered = index_boxes(body, f"{release}/{self.kind.folder}/")
         if not covered:
             return list(files)
@@ -290,9 +306,7 @@ class OvertureSource(EntitySource):
                 f"{stored.key} has no column {' and '.join(missing)}: it is not of Overture, or "
                 "of a schema this urban does not know"
             )
-        paths = ["id", "geometry", *(path for _, path, _ in self.kind.columns)]
-        paths += [f"bbox.{side}" for side in SIDES]
-        columns = [leaves[path] for path in paths if path in leaves]
+        columns = self._columns(footer)
         table = self._whole(
             stored,
             lambda file: pq.ParquetFile(file, metadata=footer, pre_buffer=True).read_row_group(
@@ -300,6 +314,13 @@ class OvertureSource(EntitySource):
             ),
         )
         return flat_rows(table, self.kind, boxes)
+
+    def _columns(self, footer: pq.FileMetaData) -> list[str]:
+        """Return the columns of a file that are read, by their paths in it."""
+        leaves = leaves_of(footer)
+        paths = ["id", "geometry", *(path for _, path, _ in self.kind.columns)]
+        paths += [f"bbox.{side}" for side in SIDES]
+        return [leaves[path] for path in paths if path in leaves]
 
     def _whole(self, stored: Stored, act: Callable[[RangeFile], Any]) -> Any:
         """Do something with a stored file, again where its bytes make no sense."""

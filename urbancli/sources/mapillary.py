@@ -131,7 +131,7 @@ class Source(PhotoSource):
                 raise
             except ServiceError as err:
                 last = err
-                if status_of(err) not in {403, 404, 410}:
+                if err.status not in {403, 404, 410}:
                     break
         raise last or ServiceError("no photo")
 
@@ -158,7 +158,7 @@ class Source(PhotoSource):
                 raise
             except ServiceError as err:
                 # What asks for too much is answered by 500 or not in time.
-                if status_of(err) not in {0, 500} or len(boxes) == 1:
+                if err.status not in {0, 500} or len(boxes) == 1:
                     raise
                 spots, full = [], True
             parts = list(_quarters(boxes)) if full else []
@@ -188,7 +188,7 @@ class Source(PhotoSource):
         except OfflineError:
             raise
         except ServiceError as err:
-            if status_of(err) not in {400, 403, 404, 410}:
+            if err.status not in {400, 403, 404, 410}:
                 raise
             # Graph APIs answer alike where the photo is gone and where the token is: the search
             # tells them apart.
@@ -205,7 +205,7 @@ class Source(PhotoSource):
                 f"{self._url}/{question}", headers=headers, manners=MANNERS, check=_answered
             )
         except ServiceError as err:
-            if status_of(err) == 401 or (question.startswith("images") and status_of(err) == 403):
+            if err.status == 401 or (question.startswith("images") and err.status == 403):
                 raise UrbanError(
                     f"Mapillary refuses the token in {TOKEN}: make one at "
                     "mapillary.com/dashboard/developers"
@@ -228,12 +228,6 @@ def token() -> str:
     if not re.fullmatch(r"[!-~]+", text):
         raise UsageError(f"{TOKEN} holds blanks or signs that no token has: set it anew")
     return text
-
-
-def status_of(err: ServiceError) -> int:
-    """Return the HTTP status that an error of `Net` tells, 0 where there was no answer."""
-    match = re.search(r" answers (\d{3})", str(err))
-    return int(match[1]) if match else 0
 
 
 def _quarters(boxes: list[Box]) -> Iterator[list[Box]]:
