@@ -43,7 +43,7 @@ def _item(workspace: Workspace, layer: str) -> dict[str, Any]:
     return document
 
 
-LAYERS = ["entities", "naip", "pois", "sentinel2"]
+LAYERS = ["entities", "naip", "pois", "sentinel2", "streetview"]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -113,13 +113,21 @@ NEW_YEAR, LATER = "2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z"
             NEW_YEAR,
             LATER,
         ),
-        ({"osm_base": NEW_YEAR}, NEW_YEAR, NEW_YEAR),
+        ({"osm_base": [NEW_YEAR, LATER]}, NEW_YEAR, LATER),
+        ({"release": "2020-01-01.0"}, NEW_YEAR, NEW_YEAR),
     ],
 )
 def test_times_are_those_of_what_was_read(plan: dict[str, Any], first: str, last: str) -> None:
-    times = _times(plan)
+    times = _times({"provenance": plan})
     assert (times["start_datetime"], times["end_datetime"]) == (first, last)
     assert times["datetime"] == (first if first == last else None) and times["urban:time_known"]
+
+
+def test_photos_say_their_years() -> None:
+    times = _times({"provenance": {}, "years": {"2019": 3, "2021": 1, "unknown": 2}})
+    assert times["start_datetime"] == "2019-01-01T00:00:00Z"
+    assert times["end_datetime"] == "2021-12-31T23:59:59Z"
+    assert not _times({"provenance": {}, "years": {"unknown": 2}})["urban:time_known"]
 
 
 def test_licences_are_spdx_or_other_with_a_link(workspace: Workspace) -> None:

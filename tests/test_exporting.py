@@ -170,6 +170,12 @@ def test_tiles_as_gpkg(town: Workspace, tmp_path: Path) -> None:
     assert {"place_id", "lon", "lat", "share_inside", "block"} < set(frame.columns)
 
 
+def test_photos_as_points(town: Workspace, tmp_path: Path) -> None:
+    assert _export(town, "streetview", "gpkg", tmp_path / "out.gpkg") == 3
+    frame = pyogrio.read_dataframe(tmp_path / "out.gpkg")
+    assert "image" not in frame and frame.heading.max() == 359.5
+
+
 @pytest.mark.parametrize(
     ("layer", "to", "wkt", "remedy"),
     [

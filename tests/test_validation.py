@@ -24,6 +24,7 @@ from urbancli.workspace import Workspace, geo_table, geometries, read_json, writ
 Change = Callable[[pa.Table], pa.Table]
 
 POIS, NAIP, SENTINEL2 = "layers/pois", "layers/naip", "layers/sentinel2"
+PHOTOS = "layers/streetview"
 DENSITY, LAND_USE, PRICES = "labels/population_density", "labels/land_use", "labels/house_price"
 
 
@@ -98,6 +99,7 @@ def test_a_fetched_city_has_no_fault(fetched: Workspace) -> None:
     assert findings.faults == []
     folder = fetched.city_dir(KEY)
     files = {path for path in folder.rglob("*") if path.is_file() and path.name != ".fetching"}
+    assert len(files) == 4 + 3 + 4 + 4  # layers, labels, their Items, and what is of the city
     assert set(findings.rows) == {path.relative_to(fetched.root).as_posix() for path in files}
 
 
@@ -182,6 +184,14 @@ ROWS: list[tuple[str, Change, str]] = [
     (PRICES, lambda t: _column(t, "value", pa.array(["a"] * len(t))), "value is string"),
     (PRICES, lambda t: t.drop_columns("value"), "value is None"),
     (PRICES, lambda t: t.drop_columns("unit_id"), "columns: no column unit_id (string)"),
+    (PHOTOS, _twice, "no id, or one that stands twice"),
+    (PHOTOS, _set("place_id", 0, "32624_300_1_1"), "not in places.parquet"),
+    (PHOTOS, _shape(0, lambda _: shapely.Point(-41.1, 44.9)), "not taken in the tile"),
+    (PHOTOS, _set("lon", 0, -41.1), "lon, lat differ from the geometry"),
+    (PHOTOS, _set("heading", 0, 360.0), "heading is not in [0, 360)"),
+    (PHOTOS, _set("block", 0, "32624_300_b0_0"), "block is not the tile's"),
+    (PHOTOS, _set("image", 0, lambda image: image[:-2]), "image is not a whole JPEG"),
+    (PHOTOS, _set("licence", 0, "mine"), "licence is unknown"),
     (NAIP, lambda t: _column(t, "block", pa.array([1] * len(t))), "block is int64, not string"),
 ]  # fmt: skip
 
@@ -366,8 +376,13 @@ def test_an_item_or_attribution_that_is_gone(town: Workspace) -> None:
 # --- notes -------------------------------------------------------------------------------------
 
 
+def test_a_layer_that_urban_does_not_write(town: Workspace) -> None:
+    shutil.copy(_file(town, POIS), town.city_dir(KEY) / "layers/weather.parquet")
+    assert "it is no layer that urban writes" in _faults(_validate(town), "layers/weather.parquet")
+
+
 def test_tiles_without_data_are_notes_and_no_faults(town: Workspace) -> None:
-    tile = read_first_tile(town)
+    tile = _first_tile(town)
     naip = pq.read_table(_file(town, NAIP)).column("place_id").to_pylist()
     _edit(_file(town, NAIP), _without_rows(naip.index(tile)))
 
@@ -380,10 +395,11 @@ def test_tiles_without_data_are_notes_and_no_faults(town: Workspace) -> None:
     notes = {(note.file.rpartition("/")[2], note.note) for note in findings.notes}
     assert ("naip.parquet", "1 of the city's 9 tiles have no pixel") in notes
     assert any(name == "pois.parquet" and "hold no entity" in note for name, note in notes)
+    assert ("streetview.parquet", "7 of the city's 9 tiles have no photo") in notes
     assert not any("rows" in fault for fault in _faults(findings, "layers/naip.parquet"))
 
 
-def read_first_tile(town: Workspace) -> str:
+def _first_tile(town: Workspace) -> str:
     return str(pq.read_table(town.places_file(KEY)).column("place_id")[0].as_py())
 
 

@@ -47,8 +47,8 @@ COMMON_NAMES = {
 LISTED = 20
 """So many input files are named."""
 
-TIMES = ("timestamp", "snapshot", "osm_base")
-"""Keys of a plan that hold the one moment its data are of."""
+SERVICES = ("catalogue", "endpoint", "service")
+"""Keys of a plan that say where its data are from."""
 
 
 def item_file(workspace: Workspace, key: str, layer: str) -> Path:
@@ -113,7 +113,7 @@ def item(workspace: Workspace, key: str, layer: str, checksum: str | None = None
     properties = {
         "title": f"{layer} of {key}",
         "description": " ".join(_changes(facts)),
-        **_times(facts["provenance"]),
+        **_times(facts),
         "license": (known[0].spdx if len(known) == 1 else None) or "other",
         "providers": _providers(facts),
         "attribution": facts["attribution"],
@@ -184,17 +184,22 @@ def _box(area: Any) -> list[float]:
     return [west, south, east, north]
 
 
-def _times(plan: dict[str, Any]) -> dict[str, Any]:
-    """Return STAC's times of what a plan read; the widest interval where it does not say."""
-    found = sorted(_utc(item["datetime"]) for item in plan.get("items", []) if "datetime" in item)
-    moments = [_utc(plan[name]) for name in TIMES if isinstance(plan.get(name), str)]
-    first, last = ([*found, *moments] or ALWAYS)[0], ([*found, *moments] or ALWAYS)[-1]
-    known = bool(found or moments)
+def _times(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return STAC's times of what was read; the widest interval where nothing says."""
+    plan = facts["provenance"]
+    found = [item["datetime"] for item in plan.get("items", []) if "datetime" in item]
+    found += plan.get("osm_base", [])
+    found += [plan["release"][:10]] if "release" in plan else []
+    if isinstance(facts.get("years"), dict):  # of photos, which say no more
+        years = [year for year in facts["years"] if year.isdigit()]
+        found += [f"{year}-{day}" for year in years for day in ("01-01", "12-31T23:59:59")]
+    moments = sorted(_utc(each) for each in found)
+    first, last = (moments[0], moments[-1]) if moments else ALWAYS
     return {
-        "datetime": first if known and first == last else None,
+        "datetime": first if first == last else None,
         "start_datetime": first,
         "end_datetime": last,
-        "urban:time_known": known,
+        "urban:time_known": bool(moments),
     }
 
 
@@ -287,15 +292,17 @@ def _section(facts: dict[str, Any]) -> list[str]:
 
 
 def _read(facts: dict[str, Any]) -> list[str]:
-    """Return what was read: the user's files by name, or how many items of which service."""
+    """Return what was read: how much of which service, or the user's files by name."""
     plan = facts.get("provenance", facts.get("source", {}))
-    names = [each["file"] for each in plan.get("inputs", [plan]) if "file" in each]
-    if names:
-        return [", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")]
-    where = " of ".join(str(plan[k]) for k in ("collection", "catalogue", "endpoint") if k in plan)
-    items = [f"{len(plan['items'])} items"] if plan.get("items") else []
-    release = [f"release {plan['release']}"] if "release" in plan else []
-    return [", ".join([*items, *([where] if where else []), *release])] if where else []
+    where = [str(plan[name]) for name in SERVICES if name in plan]
+    if not where:
+        names = [each["file"] for each in plan.get("inputs", [plan]) if "file" in each]
+        return [", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")] if names else []
+    items = [f"{len(plan['items'])} items of"] if plan.get("items") else []
+    collection = [f"{plan['collection']} of"] if "collection" in plan else []
+    release = [f"release {plan['release']} of"] if "release" in plan else []
+    as_of = [f"as of {plan['osm_base'][-1]}"] if "osm_base" in plan else []
+    return [" ".join([*items, *collection, *release, *where, *as_of])]
 
 
 def _changes(facts: dict[str, Any]) -> list[str]:
@@ -306,6 +313,11 @@ def _changes(facts: dict[str, Any]) -> list[str]:
     plan = facts["provenance"]
     if "bands" in facts:
         return [*told, *_pixel_changes(facts, plan)]
+    if "photos" in facts:
+        told.append(
+            f"At most {facts['per_tile']} photos of a tile chosen, large ones made smaller."
+        )
+        return told
     reach = f" and {plan['halo_m']:,.0f} m around them" if plan.get("halo_m") else ""
     told.append(f"Cut to what touches the city's tiles{reach}, coordinates in EPSG:4326.")
     if number := _number(facts.get("repaired")):
@@ -320,10 +332,10 @@ def _pixel_changes(facts: dict[str, Any], plan: dict[str, Any]) -> list[str]:
     brought = "" if native == size else f" brought to {size:g} m"
     told = [f"Pixels of {native:g} m{brought} on the city's grid (EPSG:{facts['epsg']}), {how}."]
     if "composite" in facts:
-        told.append(
-            f"Clouds masked, {facts['composite']} composite of {len(facts['dates'])} dates, "
-            "reflectance times 10,000."
-        )
+        clouds = "Clouds masked, " if plan.get("masked_classes") else ""
+        unit = facts.get("unit", "reflectance times 10,000")
+        dates = len(facts["dates"])
+        told.append(f"{clouds}{facts['composite']} composite of {dates} dates, {unit}.")
     if facts.get("years"):
         told.append(f"Mosaic of {', '.join(map(str, facts['years']))}.")
     if plan.get("gaps"):

@@ -45,7 +45,9 @@ class Batches:
         self._file = file
         self._view = view
         self._progress = progress
-        self.schema = _plain(file.schema_arrow.empty_table()).schema
+        heavy = {f.name for f in file.schema_arrow if pa.types.is_binary(f.type)} - {"geometry"}
+        self._columns = [name for name in file.schema_arrow.names if name not in heavy]
+        self.schema = _plain(file.schema_arrow.empty_table().select(self._columns)).schema
         self.rows = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -53,7 +55,7 @@ class Batches:
         groups = self._file.num_row_groups
         for group in range(groups):
             self._progress(self.name, group, groups)
-            table = self._file.read_row_group(group)
+            table = self._file.read_row_group(group, self._columns)
             table = _plain(entity_view(table, self._view) if self._view else table)
             self.rows += table.num_rows
             yield table
@@ -65,7 +67,7 @@ def _plain(table: pa.Table) -> pa.Table:
     columns: dict[str, Any] = {}
     for field in table.schema:
         column = table.column(field.name)
-        if field.name in {"bbox", "geometry"} or pa.types.is_binary(field.type):
+        if field.name in {"bbox", "geometry"}:
             continue
         if field.name == "tags":
             keys = [key for key in KEY_COLUMNS if key not in table.column_names]

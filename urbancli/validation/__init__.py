@@ -18,10 +18,13 @@ from urbancli.validation.findings import Fault, FileCheck, Findings, Note
 from urbancli.validation.folder import check_description, check_lock, check_manifest
 from urbancli.validation.outputs import check_outputs
 from urbancli.validation.pixels import check_pixels
+from urbancli.validation.streetview import check_streetview
 from urbancli.validation.units import check_label, check_places
 from urbancli.workspace import Workspace, read_json
 
 __all__ = ["Fault", "Findings", "Note", "check_outputs", "validate"]
+
+STREETVIEW = "streetview"
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -80,6 +83,11 @@ def _check_layer(city: City, layer: str) -> None:
         check_entities(city, layer)
     elif layer in NOMINAL_PIXEL_M:
         check_pixels(city, layer)
+    elif layer == STREETVIEW:
+        check_streetview(city, layer)
+    else:
+        path = city.workspace.layer_file(city.key, layer)
+        city.findings.fault(path, "it is no layer that urban writes", "move it away")
 
 
 def _open(workspace: Workspace, key: str, findings: Findings) -> City | None:
