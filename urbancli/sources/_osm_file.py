@@ -104,9 +104,12 @@ def _read(path: Path) -> _Content:
         _OutOfOrderError: ways are not sorted, or come before their nodes.
         UrbanError: osmium cannot read it.
     """
+    import osmium
+
+    places = osmium.index.create_map("flex_mem")
     try:
-        content = _stream(path)
-        _locate_plain_nodes(path, content)
+        content = _stream(path, places)
+        _locate_plain_nodes(content, places)
     except (RuntimeError, ValueError, OSError) as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         if "out of order" in reason or "twice in input" in reason:
@@ -118,14 +121,16 @@ def _read(path: Path) -> _Content:
     return content
 
 
-def _stream(path: Path) -> _Content:
+def _stream(path: Path, places: Any) -> _Content:
+    """Read a file, and the location of every node into osmium's index `places`."""
     import osmium
 
     content = _Content()
     factory = osmium.geom.WKBFactory()
     tagged = osmium.filter.EmptyTagFilter()
     tagged.enable_for(osmium.osm.NODE)
-    elements: Any = osmium.FileProcessor(str(path)).with_areas().with_filter(tagged)
+    processor: Any = osmium.FileProcessor(str(path)).with_locations(places).with_areas()
+    elements = processor.with_filter(tagged)
     for element in elements:
         if element.is_node():
             location = element.location
@@ -164,10 +169,8 @@ def _way(way: Any, factory: Any) -> _Way:
     return _Way(tags, None, closed, missing)
 
 
-def _locate_plain_nodes(path: Path, content: _Content) -> None:
+def _locate_plain_nodes(content: _Content, places: Any) -> None:
     """Find the untagged nodes that are members of relations, and prove missing nodes missing."""
-    import osmium
-
     missing = {ref for way in content.ways.values() for ref in way.missing if ref > 0}
     wanted = {
         ref
@@ -175,15 +178,15 @@ def _locate_plain_nodes(path: Path, content: _Content) -> None:
         for kind, ref, _ in members
         if kind == "node" and ref > 0 and ref not in content.nodes
     }
-    if not missing | wanted:
-        return
-    processor = osmium.FileProcessor(str(path), osmium.osm.NODE)
-    nodes: Any = processor.with_filter(osmium.filter.IdFilter(sorted(missing | wanted)))
-    for node in nodes:
-        if node.location.valid():
-            if node.id in missing:  # it came after a way that needs it
+    for ref in sorted(missing | wanted):
+        try:
+            location = places.get(ref)
+        except KeyError:
+            continue
+        if location.valid():
+            if ref in missing:  # it came after a way that needs it
                 raise _OutOfOrderError
-            content.plain_nodes[node.id] = (node.location.lon, node.location.lat)
+            content.plain_nodes[ref] = (location.lon, location.lat)
 
 
 class _Builder:
