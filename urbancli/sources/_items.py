@@ -43,14 +43,14 @@ class Asset:
         href: what is pinned: relative to a static catalogue, or a URL without signature; empty
             where nothing can be.
         location: where it is read, perhaps absolute or with a password; never written anywhere.
-        known: checksum and size, as far as the item says.
+        said: all that the item says of it.
     """
 
     name: str
     item_id: str
     href: str
     location: str = field(repr=False)
-    known: dict[str, Any] = field(default_factory=dict, repr=False)
+    said: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -81,7 +81,8 @@ class Asset:
         bucket = self.href.removeprefix("s3://").partition("/")[0]
         if self.href.startswith("s3://") and bucket in REQUESTER_PAYS:
             _check_payer(bucket)
-        return {"href": self.href, **self.known}
+        known = {key: self.said[key] for key in ("file:checksum", "file:size") if key in self.said}
+        return {"href": self.href, **known}
 
 
 @dataclass(frozen=True)
@@ -235,14 +236,11 @@ def asset_of(
 
     name, item_id = key
     location = located(href, home)
-    known: dict[str, Any] = {
-        key: said[key] for key in ("file:checksum", "file:size") if key in said
-    }
     if static is not None:
         pinned = make_relative_href(unsigned(location), unsigned(static).partition("?")[0])
     else:
         pinned = unsigned(location) if is_url(location) else ""
-    return Asset(name, item_id, pinned, location, known)
+    return Asset(name, item_id, pinned, location, said)
 
 
 # --- times and places --------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import random
 import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -166,7 +167,7 @@ class Rasters:
         from rasterio._err import CPLE_BaseError
         from rasterio.errors import RasterioError
 
-        _keep_out_of_logs()
+        _keep_quiet()
         try:
             dataset = self._opened(asset)
             with gdal_environment():
@@ -197,8 +198,10 @@ class Rasters:
             there = opened[asset.location] = _Opened(location, until)
             with gdal_environment():
                 there.dataset = self._prepare(rasterio.open(location))
-            if there.dataset.crs is None:
-                raise UrbanError(f"{asset.href} of item {asset.item_id} has no CRS: mend the file")
+            if there.dataset.crs is None or there.dataset.transform.is_identity:
+                raise UrbanError(
+                    f"{asset.href} of item {asset.item_id} has no CRS or no place: mend the file"
+                )
         opened[asset.location] = opened.pop(asset.location)  # now the one used last
         while len(opened) > OPEN_MOST:
             opened.pop(next(iter(opened))).close()
@@ -301,10 +304,15 @@ class _Unsigned(logging.Filter):
 _UNSIGNED = _Unsigned()
 
 
-def _keep_out_of_logs() -> None:
-    """Filter each logger of rasterio: a filter on their parent would not hold for them."""
-    import rasterio.vrt  # noqa: F401 — so that its logger is there already
+def _keep_quiet() -> None:
+    """Filter each logger of rasterio: a filter on their parent would not hold for them.
 
+    And let it not warn of rasters without a place, which are refused or opened again.
+    """
+    import rasterio.vrt  # noqa: F401 — so that its logger is there already
+    from rasterio.errors import NotGeoreferencedWarning
+
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] == "rasterio":
             logging.getLogger(name).addFilter(_UNSIGNED)

@@ -2,9 +2,12 @@
 
 The offset rule, by who says what. ESA adds 1000 to every number since processing baseline 04.00,
 and Planetary Computer (like any copy of ESA's files) leaves it there: it is taken off where
-`s2:processing_baseline` is 04.00 or later. Earth Search takes it off for some items and says so in
-`earthsearch:boa_offset_applied`: it is taken off here only where that is false. What was taken off
-is recorded per item in the plan.
+`s2:processing_baseline` is 04.00 or later. Earth Search takes it off for some items of
+`sentinel-2-l2a` and says so in `earthsearch:boa_offset_applied`: it is taken off here only where
+that is false, whatever `raster:bands` says (which is the same for both). It leaves it in
+`sentinel-2-c1-l2a`, which has no such flag: there it is what `raster:bands` says
+(Element84/earth-search#41). Users report items whose flag is wrong (#66, #71 there): which rule an
+item fell under, and what was taken off, is recorded per item in the plan.
 
 Without `since` and `until` the twelve months up to the newest scene are used, so that all seasons
 are there and no clock decides; where they leave out tiles that older scenes cover, all scenes.
@@ -214,17 +217,13 @@ def offset(item: Item) -> tuple[int, str]:
         UrbanError: the item does not say what its provider says of every item.
     """
     said = item.properties
-    baseline = said.get("s2:processing_baseline")
     applied = said.get("earthsearch:boa_offset_applied")
-    if applied is None and MASK_ASSETS[0] not in item.assets:
-        raise UrbanError(
-            f"item {item.item_id} does not say whether the offset of 1000 is still in its numbers "
-            "(earthsearch:boa_offset_applied): use another collection or catalogue"
-        )
     if applied is True:
         return 0, "earthsearch:boa_offset_applied"
+    if applied is None and MASK_ASSETS[0] not in item.assets:
+        return _of_band(item), "raster:bands"
     try:
-        version = tuple(int(part) for part in str(baseline).split("."))
+        version = tuple(int(part) for part in str(said.get("s2:processing_baseline")).split("."))
     except ValueError as err:
         raise UrbanError(
             f"item {item.item_id} does not say its processing baseline (s2:processing_baseline), "
@@ -232,6 +231,24 @@ def offset(item: Item) -> tuple[int, str]:
         ) from err
     rule = "s2:processing_baseline" if applied is None else "earthsearch:boa_offset_applied"
     return (OFFSET if version >= OFFSET_SINCE else 0), rule
+
+
+def _of_band(item: Item) -> int:
+    """Return what is to be taken off an item's numbers, as its red band says.
+
+    Raises:
+        UrbanError: it says nothing, or what cannot be.
+    """
+    band = (item.asset(*ASSETS["B04"]).said.get("raster:bands") or [{}])[0]
+    scale, added = band.get("scale"), band.get("offset")
+    taken = None if not scale or added is None else round(-added / scale)
+    if taken not in {0, OFFSET}:
+        raise UrbanError(
+            f"item {item.item_id} does not say whether the offset of {OFFSET} is still in its "
+            "numbers (earthsearch:boa_offset_applied, raster:bands): use another collection or "
+            "catalogue"
+        )
+    return int(taken)
 
 
 def _clouds(date: Date[Item]) -> float:

@@ -1,0 +1,180 @@
+"""Rasters of a catalogue on a server: signatures, faults, offline, other processes, requests."""
+
+import json
+import logging
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stac_scenes import HALO, PX, fetched, halo_pixels, item, noise, places, scene, write_raster
+from stac_service import STORAGE, Service, page_of, serving
+
+from tests.world.faults import Faults
+from tests.world.files import MARK, Files
+from tests.world.front import Request
+from urbancli.errors import ServiceError
+from urbancli.net import Net, OfflineError
+from urbancli.sources import _rasters, _signing, naip, sentinel1, sentinel2
+
+JUNE, JULY = "2023-06-14T05:30:00+00:00", "2023-07-14T05:30:00+00:00"
+COG = {"driver": "COG", "compress": "deflate", "blocksize": 128, "overviews": "none"}
+
+
+@pytest.fixture
+def service(
+    socket_enabled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Service]:
+    with serving(tmp_path, monkeypatch) as found:
+        yield found
+
+
+def _signed_scene(service: Service, folder: Path) -> tuple[Any, str]:
+    """Serve one Sentinel-2 scene in signed storage; return its numbers, and where it lies."""
+    dn, blob = noise(12), service.blob()
+    service.pages = [page_of([scene(folder, "a", JUNE, dn, 4, profile=COG)], folder, blob)]
+    return dn, blob
+
+
+def _tables(source: Any) -> list[Any]:
+    return [source.read(block) for block in source.blocks(places())]
+
+
+# --- signatures --------------------------------------------------------------------------------
+
+
+def test_blob_storage_is_read_signed_and_pinned_unsigned(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dn, blob = _signed_scene(service, tmp_path)
+    for asset in service.pages[0]["features"][0]["assets"].values():
+        asset["href"] += "?se=2001&sig=stale"  # signed by whoever wrote the item, long ago
+    source = sentinel2.Source(service.url)
+    with caplog.at_level(logging.DEBUG):
+        samples, valid = halo_pixels(fetched(tmp_path / "out", source)[0])
+    np.testing.assert_array_equal(samples, dn[:, HALO, HALO] - 1000)
+    assert valid.all()
+    assert {each.status for each in service.door.of(STORAGE)} <= {200, 206}
+    assert service.signatures.issued == 1
+    plan = source.plan(places())
+    assert plan["items"][0]["assets"]["B02"]["href"] == f"{blob}/scenes/a/B02.tif"
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written
+    for path in written:
+        assert MARK.encode() not in path.read_bytes() and b"stale" not in path.read_bytes()
+    assert MARK not in repr(source.__dict__) and "stale" not in repr(source.__dict__)
+    assert MARK not in repr(vars(_signing.TOKENS)) and MARK.encode() not in pickle.dumps(source)
+    assert MARK not in caplog.text and "B02.tif" in caplog.text
+
+
+def test_a_signature_that_is_about_to_end_is_not_used(service: Service, tmp_path: Path) -> None:
+    service.signatures.lifetime_s = 1.0
+    dn, _ = _signed_scene(service, tmp_path)
+    source = sentinel2.Source(service.url)
+    source.plan(places())
+    for _ in range(4):
+        tables = _tables(source)
+    assert {each.status for each in service.door.of(STORAGE)} <= {200, 206}
+    assert service.signatures.issued >= 2
+    assert sum(table.num_rows for table in tables) == 100 and dn.any()
+
+
+def test_what_the_storage_refuses_is_signed_anew(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dn, _ = _signed_scene(service, tmp_path)
+    gone: set[str] = set()
+    refuse = service.signatures.refused
+
+    def refused(request: Request, account: str, container: str) -> str:
+        # The first token ends at once, as after a change of the storage's key.
+        if not gone:
+            gone.add(request.query["sig"])
+            service.signatures.lifetime_s = 1800.0  # so that the next token is another one
+        return "ended" if request.query["sig"] in gone else refuse(request, account, container)
+
+    monkeypatch.setattr(service.signatures, "refused", refused)
+    samples, _ = halo_pixels(fetched(tmp_path / "out", sentinel2.Source(service.url))[0])
+    np.testing.assert_array_equal(samples, dn[:, HALO, HALO] - 1000)
+    assert service.signatures.issued == 2
+
+
+def test_no_error_holds_a_signature(service: Service, tmp_path: Path) -> None:
+    _signed_scene(service, tmp_path)
+    (tmp_path / "scenes" / "a" / "SCL.tif").unlink()
+    source = sentinel2.Source(service.url)
+    source.plan(places())
+    block = source.blocks(places())[0]
+    with pytest.raises(ServiceError, match="cannot read asset SCL of item a") as error:
+        source.read(block)
+    assert "\n" not in str(error.value) and MARK not in str(error.value)
+    assert error.value.__suppress_context__ and error.value.__cause__ is None
+    gets = [each for each in service.door.of(STORAGE) if each.status == 404]
+    assert _rasters.BELIEVED <= len(gets) <= 4 * _rasters.BELIEVED
+    service.failing["/token"] = 403
+    with pytest.raises(
+        ServiceError, match=r"cannot get a token .*PC_SDK_SUBSCRIPTION_KEY"
+    ) as error:
+        source.read(block)
+    assert MARK not in str(error.value) and "\n" not in str(error.value)
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Files of three sensors, and the items of each."""
+    folder = tmp_path_factory.mktemp("files")
+    classes = np.where(np.random.default_rng(1).random((PX // 2, PX // 2)) < 0.3, 9, 4)
+    scenes = [
+        scene(folder, f"s{n}", when, noise(12, n), classes, profile=COG)
+        for n, when in enumerate((JUNE, JULY))
+    ]
+    power = np.random.default_rng(2).gamma(4.4, 0.02, (2, PX, PX)).astype(np.float32)
+    radar = {
+        band: write_raster(folder / f"radar/{band}.tif", power[[n]], nodata=-32768.0, **COG)
+        for n, band in enumerate(("vv", "vh"))
+    }
+    aerial = np.random.default_rng(3).integers(1, 255, (4, PX, PX)).astype(np.uint8)
+    # GDAL tags the fourth band as alpha, as in NAIP's own files: it is read through a VRT.
+    image = write_raster(folder / "naip/m.tif", aerial, **COG)
+    return folder, {
+        "sentinel2": scenes,
+        "sentinel1": [item("r", JUNE, radar, "sentinel-1-rtc", sat__orbit_state="ascending")],
+        "naip": [item("m", JUNE, {"image": image}, "naip", gsd=10.0, naip__year="2023")],
+    }
+
+
+MODULES = {"sentinel2": sentinel2, "sentinel1": sentinel1, "naip": naip}
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("sentinel2", 2), ("sentinel1", 6), ("naip", 12)])
+def test_a_storm_of_faults_changes_no_byte(
+    service: Service, sources: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, name: str, seeds: int,
+) -> None:  # fmt: skip
+    """A fifth of all requests fails in one of seven ways, read by four threads."""
+    folder, items = sources
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "0.4")  # a user's setting: a late answer takes longer
+    service.door.mount_host(STORAGE, Files(folder, service.signatures))
+    blob = service.blob()
+    service.pages = [page_of(items[name], folder, blob)]
+    calm = MODULES[name].Source(service.url)
+    plan = calm.plan(places())
+    expected, done = _tables(calm), 0
+    for seed in range(seeds):
+        elsewhere = json.loads(json.dumps(plan).replace(blob, service.blob()))
+        service.door.spoiler = faults = Faults(seed, 0.2, STORAGE, late_s=0.6)
+        again = MODULES[name].Source(service.url)
+        again.take(elsewhere, places())
+        with ThreadPoolExecutor(4) as pool, caplog.at_level(logging.DEBUG):
+            tables = list(pool.map(again.read, again.blocks(places())))
+        service.door.spoiler = None
+        assert tables == expected
+        done += sum(faults.done.values())
+    assert done > 5
+    assert MARK not in caplog.text
