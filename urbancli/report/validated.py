@@ -12,7 +12,7 @@ def render_findings(findings: Findings) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
+    table.add_column("file", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("notes", overflow="fold")
