@@ -24,7 +24,7 @@ from urbancli.sources._overpass_merge import WAYS_AT_MOST, merge
 from urbancli.sources._overpass_query import TooMuchError, boxes, check_answer
 from urbancli.sources.overpass import Source, area_km2, overpass_manners
 
-GRID = Grid(32632)
+GRID = Grid(32632, 600)
 TOWN = (10.0, 50.0, 10.2, 50.09)
 FAST = Manners(attempts=3, at_once=1, pause_s=0.02, busy=frozenset({429, 504}), alone=True)
 NEVER = "http://127.0.0.1:9/api/interpreter"
@@ -254,6 +254,24 @@ def test_a_server_of_another_region_is_an_error(server: OverpassServer, tmp_path
     assert not list((tmp_path / "inputs").glob("overpass-*"))
 
 
+def test_a_box_that_gets_no_answer_is_cut_once(
+    server: OverpassServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urbancli.net.FIRST_WAIT_S", 0.01)
+    place = tiles_of(shapely.box(10.115, 50.055, 10.12, 50.06), GRID)
+    whole = _source(server, tmp_path / "whole").plan(place)
+    (box,) = boxes(place)
+    size = (box.north - box.south) * (box.east - box.west)
+    server.largest, server.too_large = size / 3, Fault(504, "gateway time-out")
+    plan = _source(server, tmp_path / "cut").plan(place)
+    assert plan["inputs"] == whole["inputs"]
+    assert len(plan["pieces"]) == len(whole["pieces"]) + 3
+    server.largest, server.queries = size / 5, []
+    with pytest.raises(ServiceError, match="answers 504"):
+        _source(server, tmp_path / "none").plan(place)
+    assert len(server.queries) == 2 * FAST.attempts, "a server that is down is not cut to bits"
+
+
 # --- going on ---------------------------------------------------------------------------------
 
 
@@ -406,7 +424,7 @@ def test_boxes_cover_tiles_and_halo_also_across_the_antimeridian() -> None:
         lon, lat = grid.unproject(*((cells + 0.5) * grid.tile_m).T)
         assert shapely.covers(cover, shapely.points((lon + 180) % 360 - 180, lat)).all()
         assert all(b.west < b.east and b.east - b.west < 1 for b in found)
-        assert area_km2(places) == len(cells) * 0.09
+        assert area_km2(places) == len(cells) * grid.tile_m**2 / 1e6
 
 
 # --- the oracle -------------------------------------------------------------------------------

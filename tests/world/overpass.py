@@ -307,7 +307,7 @@ class OverpassServer:
         polled: requests to anything but the interpreter (`/api/status`).
         bytes_sent: of bodies, as they went over the wire.
         faults: answers in place of the true ones, used up one by one; None is a true one.
-        largest: boxes of more square degrees are answered with a time-out remark.
+        largest: boxes of more square degrees are answered with `too_large`.
         base: the data's time stamp, told in every answer; a list is used up to its last.
         delay_s: each answer takes so long.
     """
@@ -315,7 +315,7 @@ class OverpassServer:
     def __init__(self, path: Path, faults: Sequence[Fault | None] = ()) -> None:
         self.data = OsmData(path)
         self.faults = list(faults)
-        self.largest = float("inf")
+        self.largest, self.too_large = float("inf"), TIMED_OUT
         self.base = [BASE]
         self.delay_s = 0.0
         self.queries: list[str] = []
@@ -382,7 +382,7 @@ class OverpassServer:
         except (QueryError, KeyError) as err:
             return Fault(400, f"<html><body>parse error: {err}</body></html>")
         if any((n - s) * (e - w) > self.largest for s, w, n, e in run.boxes):
-            return TIMED_OUT
+            return self.too_large
         return Fault(200, (as_json if run.json else as_xml)(self.data, found, base))
 
     def _send(self, request: BaseHTTPRequestHandler, answer: Fault, cut: int = 0) -> None:
