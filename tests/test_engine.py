@@ -55,12 +55,12 @@ class Chequered(base.Source):
         self.service.searches += 1
         if self.service.fails("search"):
             raise self.service.error("the service answers 503: try again later")
-        plan = {"release": self.service.release}
+        plan = {"edition": self.service.release}
         self.take(plan, places)
         return plan
 
     def take(self, plan: dict[str, Any], places: Places) -> None:
-        self._release = plan["release"]
+        self._release = plan["edition"]
 
     def blocks(self, places: Places) -> list[Block]:
         self._wanted = set(map(tuple, places.cells.tolist()))
@@ -231,13 +231,13 @@ def test_a_resumed_fetch_goes_on_with_its_plan(workspace: Workspace, service: Se
     assert service.searches == 1
     assert len(service.reads) == len(set(service.reads)) > reads
     assert read_table(_layer(workspace))[1]["provenance"] == {
-        "asked": {"source": "chequered"}, "release": 1
+        "asked": {"source": "chequered"}, "edition": 1
     }  # fmt: skip
     _fetch(workspace, service)
     assert service.searches == 1
     _fetch(workspace, service, refresh=True)
     assert service.searches == 2
-    assert read_table(_layer(workspace))[1]["provenance"]["release"] == 2
+    assert read_table(_layer(workspace))[1]["provenance"]["edition"] == 2
 
 
 def test_a_gap_leaves_the_layer_that_was_there(workspace: Workspace, service: Service) -> None:
@@ -248,7 +248,7 @@ def test_a_gap_leaves_the_layer_that_was_there(workspace: Workspace, service: Se
     assert _fetch(workspace, service, refresh=True)["gaps"]
     assert sha256(_layer(workspace)) == before
     lock = read_json(workspace.lock_file("town"))
-    assert lock["layers"]["sentinel2"]["release"] == 1
+    assert lock["layers"]["sentinel2"]["edition"] == 1
     assert read_json(workspace.manifest_file("town"))["files"]["layers/sentinel2.parquet"][
         "sha256"] == before  # fmt: skip
 

@@ -13,11 +13,11 @@ import pytest
 import shapely
 
 from urbancli.errors import UrbanError
+from urbancli.hilbert import hilbert_index
 from urbancli.workspace import (
     Workspace,
     atomic_path,
     geo_table,
-    hilbert_index,
     read_json,
     read_table,
     sha256,

@@ -19,7 +19,8 @@ from shapely.geometry.base import BaseGeometry
 
 from urbancli.city import split_antimeridian
 from urbancli.errors import UrbanError
-from urbancli.workspace import Geometries, geo_table, geometries, hilbert_index
+from urbancli.hilbert import hilbert_index
+from urbancli.workspace import Geometries, geo_table, geometries
 
 TILE_M = 300
 """Side of a tile, metres."""

@@ -5,7 +5,7 @@ not finished. The same question later, or after a crash, goes on with the pinned
 catalogue has since added.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow as pa
 from urbancli.city import City, synthetic_marks
 from urbancli.errors import ServiceError, UrbanError
 from urbancli.grid import TILE_M, Block, Grid, Places, places_from_table, tiles_of
+from urbancli.hilbert import hilbert_order
 from urbancli.labels.files import LabelSpec
 from urbancli.lock import (
     Standing,
@@ -26,12 +27,9 @@ from urbancli.lock import (
     settle_city,
     standing,
 )
-from urbancli.sources.base import Source
+from urbancli.sources.base import Progress, Source, silent
 from urbancli.workers import Patience, Threads, Workers
-from urbancli.workspace import Workspace, geometries, hilbert_order, read_json, read_table
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
+from urbancli.workspace import Workspace, geometries, read_json, read_table
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Engine:
     optional: frozenset[str] = frozenset()
     accept_gaps: bool = False
     patience: Patience = field(default_factory=Patience)
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = silent
 
 
 @dataclass
@@ -117,6 +115,7 @@ class Job:
         Raises:
             UrbanError: the input cannot be read or misses the city.
         """
+        source.progress = self.engine.progress
         try:
             plan = self._take_pinned(source)
             if plan is None:
@@ -130,6 +129,8 @@ class Job:
                 raise
             self.notes.append(f"{source.layer} is left out: {err}")
             return False
+        finally:
+            del source.progress  # it may hold a terminal: other processes have none
         mark = self.mark(source.layer, plan)
         staging = self.workspace.staging_dir(self.key, source.layer, mark)
         self.planned.append(Planned(source, plan, self.places, mark, staging))

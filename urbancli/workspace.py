@@ -5,7 +5,6 @@ and renamed, so a name that exists is a whole file; `manifest.json` is written a
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
 from urbancli.errors import UrbanError
+from urbancli.hilbert import hilbert_order
 
 SCHEMA_VERSION = 1
 """Version of every file this package writes; a reader refuses any other."""
@@ -36,10 +35,10 @@ GEOMETRY_TYPES = (
     "GeometryCollection",
 )
 
-BBOX_TYPE = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
-
 Geometries = npt.NDArray[np.object_]
 """An object array of shapely geometries."""
+
+BBOX_TYPE = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as err:
+        if "No space left" in str(err):
+            raise UrbanError(
+                f"no space left to write {path}: make room and run the same command again"
+            ) from err
         raise UrbanError(f"cannot write {path}: {err.strerror or err}") from err
     finally:
         with contextlib.suppress(OSError):
@@ -329,59 +332,6 @@ def read_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, 
     file, facts = open_parquet(path)
     with file:
         return file.read(columns=columns), facts
-
-
-# --- Hilbert order ---------------------------------------------------------------------------
-
-
-def hilbert_index(x: npt.ArrayLike, y: npt.ArrayLike, bits: int = 16) -> npt.NDArray[np.int64]:
-    """Return the position of integer cells along a Hilbert curve of `2**bits` cells a side.
-
-    Args:
-        x: columns in [0, 2**bits), shape (N,).
-        y: rows in [0, 2**bits), shape (N,).
-        bits: order of the curve, at most 31.
-    """
-    x, y = (np.array(each, dtype=np.int64) & ((1 << bits) - 1) for each in (x, y))
-    position, turned = _hilbert_levels()
-    padding = -bits % 4  # levels of zeros put first only swap x and y
-    index = np.zeros_like(x)
-    state = index + padding % 2
-    for shift in range(bits + padding - 4, -1, -4):
-        cell = state << 8 | ((x >> shift) & 15) << 4 | (y >> shift) & 15
-        index = index << 8 | position[cell]
-        state = turned[cell]
-    return index
-
-
-@functools.cache
-def _hilbert_levels() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return what four levels of the curve add to an index, and the state after them, (1024,) each.
-
-    A state says whether x and y are swapped (1) and counted from the other end (2), so that the
-    curve enters and leaves a quadrant at the proper corners.
-    """
-    state, x, y = np.indices((4, 16, 16)).reshape(3, -1)
-    position = np.zeros_like(state)
-    for bit in (3, 2, 1, 0):
-        columns, rows = (x >> bit) & 1, (y >> bit) & 1
-        right = np.where(state & 1, rows, columns) ^ (state >> 1)
-        upper = np.where(state & 1, columns, rows) ^ (state >> 1)
-        position = position << 2 | (3 * right) ^ upper
-        state = np.where(upper, state, state ^ 1 ^ right << 1)
-    return position, state
-
-
-def hilbert_order(geometry: Geometries) -> npt.NDArray[np.int64]:
-    """Return the stable order of geometries along a Hilbert curve over their common bounds."""
-    if not len(geometry):
-        return np.zeros(0, dtype=np.int64)
-    bounds = shapely.bounds(geometry)
-    centres = np.column_stack([bounds[:, [0, 2]].mean(axis=1), bounds[:, [1, 3]].mean(axis=1)])
-    low, high = np.nanmin(centres, axis=0), np.nanmax(centres, axis=0)
-    span = np.where(high > low, high - low, 1.0)
-    cells = np.floor(np.nan_to_num((centres - low) / span) * 65535).astype(np.int64)
-    return np.argsort(hilbert_index(cells[:, 0], cells[:, 1]), kind="stable")
 
 
 # --- manifest --------------------------------------------------------------------------------

@@ -286,8 +286,10 @@ def test_a_stopped_fetch_asks_only_for_what_it_lacks(
         if done == 4:
             raise KeyboardInterrupt
 
+    source = _source(server, tmp_path / "stopped")
+    source.progress = stop
     with pytest.raises(KeyboardInterrupt):
-        _source(server, tmp_path / "stopped", progress=stop).plan(places)
+        source.plan(places)
     assert len(server.queries) == 4
     plan = _source(server, tmp_path / "stopped").plan(places)
     assert plan == whole and len(server.queries) == total

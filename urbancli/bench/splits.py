@@ -16,15 +16,8 @@ import shapely
 
 from urbancli.errors import UrbanError
 from urbancli.grid import Grid, Places, parse_tile_id
-from urbancli.workspace import (
-    Geometries,
-    geo_table,
-    hilbert_index,
-    open_parquet,
-    read_table,
-    sha256,
-    write_table,
-)
+from urbancli.hilbert import hilbert_index
+from urbancli.workspace import Geometries, geo_table, open_parquet, read_table, sha256, write_table
 
 GROUP_SIZES_M = (600, 1200, 2400)
 """Sides of the squares that a split may use, metres."""

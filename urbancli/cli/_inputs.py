@@ -45,7 +45,13 @@ def local_sources(
 
 
 def service_sources(
-    layers: list[str], stac: list[str], asked: dict[str, Any], net: "Net", save_in: Path
+    layers: list[str],
+    stac: list[str],
+    asked: dict[str, Any],
+    net: "Net",
+    save_in: Path,
+    *,
+    refresh: bool = False,
 ) -> list[Any]:
     """Return one source per layer of a service, or of the catalogue that `--stac` names for it.
 
@@ -55,6 +61,7 @@ def service_sources(
         asked: `since`, `until`, `composite` of imagery, None where not given.
         net: how services are asked.
         save_in: folder of the files that a service's answers are saved as.
+        refresh: do not go on with what was saved.
 
     Raises:
         UsageError: a layer that no service gives, or given twice.
@@ -76,6 +83,8 @@ def service_sources(
             sources.append(module.Source(where, net=net, **options))
         elif layer == "streetview":
             sources.append(module.Source(net=net))
+        elif layer == "entities":
+            sources.append(module.Source(net=net, save_in=save_in, refresh=refresh))
         else:
             sources.append(module.Source(net=net, save_in=save_in))
     if any(asked.values()) and not {source.layer for source in sources} & set(CATALOGUED):

@@ -113,7 +113,8 @@ def command(
     layers = list(_inputs.DEFAULT_LAYERS) if nothing else layer or []
     asked = {"since": since, "until": until, "composite": composite}
     save_in = workspace.inputs_dir(slug(city))
-    live = _inputs.service_sources(layers, stac or [], asked, Net(offline=offline), save_in)
+    net = Net(offline=offline)
+    live = _inputs.service_sources(layers, stac or [], asked, net, save_in, refresh=refresh)
     sources = local + live
     _inputs.check_once(sources)
     if made is not None:

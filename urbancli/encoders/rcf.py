@@ -24,9 +24,9 @@ from urbancli.encoders import base
 from urbancli.encoders.base import State
 from urbancli.errors import UrbanError
 from urbancli.grid import BLOCK_TILES, Places
+from urbancli.hilbert import hilbert_index
 from urbancli.layers import CityLayers, PixelLayer
 from urbancli.tokens import Tokens, single_tokens
-from urbancli.workspace import hilbert_index
 
 FIT_PLACES = 512
 """Places drawn to fit on; more would not change the statistics, and cost reading."""

@@ -111,7 +111,7 @@ def _layer(facts: dict[str, Any]) -> tuple[str, str, str]:
 
 def _remarks(facts: dict[str, Any]) -> list[str]:
     """Return what a user should know of a layer beyond its counts, a line each."""
-    remarks = []
+    remarks = [facts["advice"]] if facts.get("advice") else []
     if facts.get("mask_band"):
         remarks.append(f"band {facts['mask_band']} is alpha: it was read as the mask, not a band")
     if hidden := facts.get("hidden_inputs"):

@@ -81,7 +81,9 @@ class Asset:
         bucket = self.href.removeprefix("s3://").partition("/")[0]
         if self.href.startswith("s3://") and bucket in REQUESTER_PAYS:
             _check_payer(bucket)
-        known = {key: self.said[key] for key in ("file:checksum", "file:size") if key in self.said}
+        known: dict[str, Any] = {
+            key: self.said[key] for key in ("file:checksum", "file:size") if key in self.said
+        }
         return {"href": self.href, **known}
 
 

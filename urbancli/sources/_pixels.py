@@ -17,9 +17,10 @@ from shapely.geometry.base import BaseGeometry
 
 from urbancli.city import split_antimeridian
 from urbancli.grid import BLOCK_TILES, Block, Grid, Integers, Places
+from urbancli.hilbert import hilbert_order
 from urbancli.layers import PIXEL_SCHEMA, pack_valid
 from urbancli.sources._stored import Box, StoredBlocks
-from urbancli.workspace import geo_table, hilbert_order
+from urbancli.workspace import geo_table
 
 SATELLITE_WINDOW_M = 2560.0
 """The widest window a published encoder looks at (UrbanFusion's 256 px of 10 m): the halo."""

@@ -19,9 +19,10 @@ import shapely
 
 from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Block, Floats, Grid, Places, parse_tile_id
+from urbancli.hilbert import hilbert_order
 from urbancli.sources._entities import count_and_list
 from urbancli.sources.base import Estimate, Source, places_grid
-from urbancli.workspace import BBOX_TYPE, geo_table, hilbert_order
+from urbancli.workspace import BBOX_TYPE, geo_table
 
 SIDE_PX = 1024
 """The longest side of a photo that we make, pixels."""

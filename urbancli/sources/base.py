@@ -10,6 +10,7 @@ week later depends on what a catalogue has since added.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,14 @@ class Estimate:
     bytes: int
 
 
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 class Source(ABC):
     """Brings one layer of one city.
 
@@ -53,8 +62,10 @@ class Source(ABC):
         schema: of the tables `read` returns.
         streamed: whether the compacted file keeps one row group per block (pixels) instead of
             being sorted as a whole (entities).
+        progress: told of what is asked while planning; set by the engine for that time.
     """
 
+    progress: Progress = staticmethod(silent)
     layer: str
     licence: str
     attribution: str

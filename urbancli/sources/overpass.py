@@ -12,7 +12,6 @@ The policy (https://dev.overpass-api.de/overpass-doc/en/preface/commons.html and
 import gzip
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -69,8 +68,6 @@ PAUSE_VARIABLE = "URBAN_OVERPASS_PAUSE_S"
 VERSION = 1
 """Raised whenever other elements are asked for."""
 
-Progress = Callable[[str, int, int], None]
-
 
 def overpass_manners(url: str) -> Manners:
     """Return how a server wants to be asked; `URBAN_OVERPASS_PAUSE_S` counts for one's own.
@@ -122,7 +119,6 @@ class Source(EntitySource):
         url: of the interpreter, by default that of `URBAN_OVERPASS_URL` or the public one.
         manners: by default those of `overpass_manners`.
         refresh: ask anew where a saved file lies there.
-        progress: told (layer, pieces done, of how many).
     """
 
     layer = "entities"
@@ -137,7 +133,6 @@ class Source(EntitySource):
         url: str | None = None,
         manners: Manners | None = None,
         refresh: bool = False,
-        progress: Progress = lambda what, done, total: None,
     ) -> None:
         super().__init__(save_in / "overpass.osm.gz")
         self._net = net or Net()
@@ -146,7 +141,6 @@ class Source(EntitySource):
         self._manners = manners or overpass_manners(self._url)
         self._save_in = save_in
         self._refresh = refresh
-        self._progress = progress
         self._about: dict[str, Any] = {}
         self._pinned: dict[str, Any] | None = None
 
@@ -272,7 +266,7 @@ class Source(EntitySource):
     ) -> list[tuple[Question, Path]]:
         found: list[tuple[Question, Path]] = []
         for done, question in enumerate(questions, before):
-            self._progress(self.layer, done, before + len(questions))
+            self.progress(self.layer, done, before + len(questions))
             found += self._bring(folder, question)
         return found
 
