@@ -98,6 +98,24 @@ def test_the_hilbert_curve_visits_every_cell_by_single_steps() -> None:
     assert (np.abs(np.diff(walk, axis=0)).sum(axis=1) == 1).all()
 
 
+def test_the_hilbert_curve_is_that_of_one_level_at_a_time() -> None:
+    generator = np.random.default_rng(0)
+    for bits in (1, 2, 3, 4, 5, 16, 31):
+        x, y = generator.integers(0, 1 << bits, (2, 50))
+        for column, row, index in zip(x, y, hilbert_index(x, y, bits), strict=True):
+            a, b, expected = int(column), int(row), 0
+            for bit in reversed(range(bits)):
+                side = 1 << bit
+                right, upper = a & side > 0, b & side > 0
+                expected += side * side * ((3 * right) ^ upper)
+                a, b = a % side, b % side
+                if not upper:
+                    if right:
+                        a, b = side - 1 - a, side - 1 - b
+                    a, b = b, a
+            assert index == expected, bits
+
+
 def test_a_city_counts_as_fetched_by_its_manifest_only(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     write_json(workspace.lock_file("x"), {})

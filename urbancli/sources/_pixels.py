@@ -292,9 +292,8 @@ def _on_grid(
 ) -> OnGrid | None:
     """Return a block of a raster that needs no warp; None where one is needed.
 
-    A warp leaves such a raster's integers as they are. It does not where a mask of its own weighs
-    its samples, or where some bands of a pixel hold the no-data value and others do not: GDAL
-    takes such a pixel as valid and changes these values to their neighbours.
+    A warp leaves the integers of a raster on its grid as they are, unless a mask weighs them; of
+    numbers with a fraction it may change the last digit.
     """
     box = stored_box(dataset, block, pixel_m)
     known = dataset.nodata if nodata is None else nodata
@@ -311,9 +310,7 @@ def _on_grid(
     if known is None or (empty == 0 and samples.dtype.kind == "u" and samples[part].min() > 0):
         valid[part[1:]] = True
         return OnGrid(samples, valid)
-    holds = samples != empty
-    valid |= holds.any(axis=0)
-    return OnGrid(samples, valid) if holds.sum() == valid.sum() * len(samples) else None
+    return OnGrid(samples, (samples != empty).any(axis=0))
 
 
 def stored_box(dataset: Any, block: Block, pixel_m: float) -> Box | None:
