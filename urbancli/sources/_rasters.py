@@ -1,4 +1,4 @@
-"""Rasters of STAC assets: opened once a thread, remote ones read in few requests, again on faults.
+"""Rasters of STAC assets: opened once, remote ones read in few requests, again on faults.
 
 GDAL asks again by itself after a status that says so. All else that can go wrong on the way (a body
 cut off or of something else, a signature that expired, a 404 that is throttling) shows as an error
@@ -20,6 +20,7 @@ import re
 import threading
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ FORGET = {
 is to be asked on that occasion, hence the time-out."""
 
 OPEN_MOST = 512
-"""Rasters kept open by a thread; the one used longest ago is closed first."""
+"""Rasters kept open that nobody reads, about."""
 
 ATTEMPTS = 15
 """How often an asset is read before it cannot be."""
@@ -99,8 +100,10 @@ def unchanged(dataset: Any) -> Any:
 
 
 class Rasters:
-    """Rasters of assets, each opened once per thread: GDAL's handles must not cross threads.
+    """Rasters of assets, kept open: of each as many as threads have read it at the same time.
 
+    A handle of GDAL may go from thread to thread, but must not be used by two at once: who reads
+    takes it out and puts it back. So the tables of a file are asked for once and not once a thread.
     It can be pickled: another process opens its own.
 
     Args:
@@ -109,13 +112,10 @@ class Rasters:
     """
 
     def __init__(self, net: Net, prepare: Callable[[Any], Any] = unchanged) -> None:
-        # Here, on one thread: rasterio's modules import each other, and two threads that begin
-        # with different ones find them half made.
-        import rasterio.vrt  # noqa: F401
-
         self._net = net
         self._prepare = prepare
-        self._here = threading.local()
+        self._idle: OrderedDict[str, list[_Opened]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs: no open rasters."""
@@ -168,68 +168,60 @@ class Rasters:
         from rasterio.errors import RasterioError
 
         _keep_quiet()
+        there = self._taken(asset) or _Opened(*TOKENS.sign(asset, self._net))
         try:
-            dataset = self._opened(asset)
             with gdal_environment():
-                return use(dataset)
+                found = use(there.dataset or self._open(asset, there))
         except (RasterioError, CPLE_BaseError) as err:
             # GDAL's message holds the URL with its signature: it must not stay in the chain.
             fault = _FaultError(bool(DEFINITE.search(_chain(err))))
-        except (ProjError, ValueError) as err:
+        except (ProjError, ValueError):
             if asset.is_local:
                 raise
-            del err  # a broken header makes nonsense of any number of a raster
-            fault = _FaultError(False)
+            fault = _FaultError(False)  # a broken header makes nonsense of any number of a raster
         except UrbanError:
-            self._forget(asset, refused=False)
+            _forget(asset, there, refused=False)
             raise
-        self._forget(asset, refused=fault.definite)
-        raise fault from None
+        else:
+            self._put_back(asset, there)
+            return found
+        _forget(asset, there, refused=fault.definite)
+        raise fault
 
-    def _opened(self, asset: Asset) -> Any:
-        """Return the open raster of an asset; where its signature is about to end, another one."""
-        import rasterio
+    def _open(self, asset: Asset, there: "_Opened") -> Any:
+        """Open a raster and return it.
 
-        opened: dict[str, _Opened] = vars(self._here).setdefault("opened", {})
-        there = opened.get(asset.location)
-        if there is None or time.monotonic() >= there.until:
-            self._close(asset)
-            location, until = TOKENS.sign(asset, self._net)
-            there = opened[asset.location] = _Opened(location, until)
-            with gdal_environment():
-                there.dataset = self._prepare(rasterio.open(location))
-            if there.dataset.crs is None or there.dataset.transform.is_identity:
-                raise UrbanError(
-                    f"{asset.href} of item {asset.item_id} has no CRS or no place: mend the file"
-                )
-        opened[asset.location] = opened.pop(asset.location)  # now the one used last
-        while len(opened) > OPEN_MOST:
-            opened.pop(next(iter(opened))).close()
-        return there.dataset
-
-    def _close(self, asset: Asset) -> "_Opened | None":
-        """Close an asset's raster, and return what was open of it."""
-        there: _Opened | None = vars(self._here).setdefault("opened", {}).pop(asset.location, None)
-        if there is not None:
-            there.close()
-        return there
-
-    def _forget(self, asset: Asset, refused: bool) -> None:
-        """Close an asset's raster, and make GDAL drop what it keeps of its URL.
-
-        Args:
-            asset: that could not be read.
-            refused: whether it is to be signed anew.
+        Raises:
+            UrbanError: it does not say where it lies.
         """
         import rasterio
 
-        there = self._close(asset)
-        if there is None or asset.is_local:
-            return
-        if refused:
-            TOKENS.refused(asset, there.location)
-        with gdal_environment(**FORGET), contextlib.suppress(Exception):
-            rasterio.open(there.location).close()
+        there.dataset = self._prepare(rasterio.open(there.location))
+        if there.dataset.crs is None or there.dataset.transform.is_identity:
+            raise UrbanError(
+                f"{asset.href} of item {asset.item_id} has no CRS or no place: mend the file"
+            )
+        return there.dataset
+
+    def _taken(self, asset: Asset) -> "_Opened | None":
+        """Take out an open raster of an asset that nobody reads and whose signature still holds."""
+        with self._lock:
+            idle = self._idle.get(asset.location, [])
+            while idle:
+                there = idle.pop()
+                if time.monotonic() < there.until:
+                    return there
+                there.close()
+        return None
+
+    def _put_back(self, asset: Asset, there: "_Opened") -> None:
+        """Let others have a raster; of too many, those of the asset used longest ago are closed."""
+        with self._lock:
+            self._idle.setdefault(asset.location, []).append(there)
+            self._idle.move_to_end(asset.location)
+            while sum(map(len, self._idle.values())) > OPEN_MOST:
+                for old in self._idle.popitem(last=False)[1]:
+                    old.close()
 
 
 @dataclass
@@ -251,6 +243,25 @@ class _Opened:
         if self.dataset is not None:
             with contextlib.suppress(Exception):
                 self.dataset.close()
+
+
+def _forget(asset: Asset, there: _Opened, refused: bool) -> None:
+    """Close a raster, and make GDAL drop what it keeps of its URL.
+
+    Args:
+        asset: that could not be read.
+        there: its raster.
+        refused: whether it is to be signed anew.
+    """
+    import rasterio
+
+    there.close()
+    if asset.is_local:
+        return
+    if refused:
+        TOKENS.refused(asset, there.location)
+    with gdal_environment(**FORGET), contextlib.suppress(Exception):
+        rasterio.open(there.location).close()
 
 
 class _FaultError(UrbanError):

@@ -5,9 +5,10 @@ catalogue on a server is searched once per city; a resumed fetch takes the pinne
 nobody. A catalogue that lies here as a file is searched anew, its files pinned by checksum.
 """
 
+import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import shapely
 
@@ -27,6 +28,8 @@ COMPRESSED = 0.6
 """Bytes of deflated samples, of 8 or 16 bits, against their plain size, about."""
 
 HEADER_BYTES = 32 << 10
+
+Thing = TypeVar("Thing")
 
 
 class StacSource(base.Source):
@@ -159,3 +162,14 @@ def around(block: Block, beyond_m: float) -> Any:
     grid = Grid(block.epsg, block.tile_m)
     box = shapely.buffer(shapely.box(*block.bounds), beyond_m)
     return grid.unproject_geometry(shapely.segmentize(box, 1000.0))
+
+
+def shuffled(things: Iterable[Thing], block: Block) -> list[Thing]:
+    """Return things in an order of its own for each block.
+
+    Blocks that are read at once then seldom want the same file first, and each file is opened by
+    one of them while the others open others.
+    """
+    order = list(things)
+    random.Random(block.block_id).shuffle(order)
+    return order

@@ -30,7 +30,7 @@ from urbancli.net import Net
 from urbancli.sources._dates import Date, by_date, choose, dates_of, is_year, last_year, near
 from urbancli.sources._items import Item, Pinned, search_area, share_seen, told_synthetic
 from urbancli.sources._pixels import SATELLITE_WINDOW_M, tile_rows, warped
-from urbancli.sources._scenes import StacSource
+from urbancli.sources._scenes import StacSource, shuffled
 
 PIXEL_M = NOMINAL_PIXEL_M["sentinel1"]
 
@@ -130,8 +130,9 @@ class Source(StacSource):
         side = round(block.tile_m / PIXEL_M) * BLOCK_TILES
         dates = near(self._dates, block)
         stack = np.zeros((len(dates), len(BANDS), side, side), dtype=np.float32)
-        for into, date in zip(stack, dates, strict=True):
-            for item in date.items:
+        for index in shuffled(range(len(dates)), block):
+            into = stack[index]
+            for item in dates[index].items:
                 if (into[0] == 0).any():
                     power = np.stack([self._band(item, band, block) for band in BANDS])
                     wanted = (into[0] == 0) & (power > 0).all(axis=0)

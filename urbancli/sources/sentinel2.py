@@ -27,7 +27,7 @@ from urbancli.net import Net
 from urbancli.sources._dates import Date, by_date, choose, dates_of, is_year, last_year, near
 from urbancli.sources._items import Item, Pinned, search_area, told_synthetic
 from urbancli.sources._pixels import SATELLITE_WINDOW_M, tile_rows, warped
-from urbancli.sources._scenes import StacSource
+from urbancli.sources._scenes import StacSource, shuffled
 
 PIXEL_M = NOMINAL_PIXEL_M["sentinel2"]
 
@@ -146,9 +146,12 @@ class Source(StacSource):
     def read(self, block: Block) -> pa.Table:
         """Return one row per tile of the block that has any valid pixel, in Hilbert order."""
         dates = near(self._dates, block)
-        clear = [[self._clear(item, block) for item in date.items] for date in dates]
-        seen = [index for index, masks in enumerate(clear) if any(m.any() for m in masks)]
+        order = shuffled(range(len(dates)), block)
+        clear = {n: [self._clear(item, block) for item in dates[n].items] for n in order}
+        seen = [index for index in order if any(mask.any() for mask in clear[index])]
         least = self._composite == "least-cloud"
+        if least:
+            seen.sort()
         side = round(block.tile_m / PIXEL_M) * BLOCK_TILES
         stack = np.zeros((1 if least else len(seen), len(ASSETS), side, side), dtype=np.uint16)
         for layer, index in enumerate(seen):
@@ -190,7 +193,9 @@ class Source(StacSource):
         wanted: npt.NDArray[np.bool_],
     ) -> None:
         """Write an item's reflectance into (bands, S, S) where it is wanted and all bands know."""
-        bands = np.stack([self._band(item, band, block, "bilinear") for band in ASSETS])
+        order = shuffled(ASSETS, block)
+        read = {band: self._band(item, band, block, "bilinear") for band in order}
+        bands = np.stack([read[band] for band in ASSETS])
         wanted = wanted & (bands != 0).all(axis=0)
         taken = item.said["offset"]
         # 1 at least: 0 is no data, and dark pixels fall below the offset.
