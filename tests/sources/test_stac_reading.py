@@ -10,13 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stac_scenes import HALO, PX, fetched, halo_pixels, item, noise, places, scene, write_raster
+from stac_scenes import (
+    HALO,
+    PX,
+    fetched,
+    halo_pixels,
+    item,
+    noise,
+    places,
+    scene,
+    write_catalogue,
+    write_raster,
+)
 from stac_service import STORAGE, Service, page_of, serving
 
 from tests.world.faults import Faults
 from tests.world.files import MARK, Files
 from tests.world.front import Request
-from urbancli.errors import ServiceError
+from urbancli.errors import ServiceError, UrbanError
 from urbancli.net import Net, OfflineError
 from urbancli.sources import _rasters, _signing, naip, sentinel1, sentinel2
 
@@ -178,3 +189,103 @@ def test_a_storm_of_faults_changes_no_byte(
         done += sum(faults.done.values())
     assert done > 5
     assert MARK not in caplog.text
+
+
+# --- plans -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_pinned_plan_is_read_without_asking_the_catalogue(
+    service: Service, sources: tuple[Path, dict[str, Any]], name: str
+) -> None:
+    """As JSON out of a lock, in another process, by several threads."""
+    folder, items = sources
+    blob = service.blob()
+    service.door.mount_host(STORAGE, Files(folder, service.signatures))
+    service.pages = [page_of(items[name], folder, blob)]
+    first = MODULES[name].Source(service.url)
+    plan = json.loads(json.dumps(first.plan(places())))
+    question = first.asked()
+    assert question is not None and plan | question == plan
+    assert str(folder) not in json.dumps(plan) and MARK not in json.dumps(plan)
+    expected = _tables(first)
+    before = len(service.door.log)
+    service.pages = []
+    again = MODULES[name].Source(service.url)
+    assert again.asked() == question
+    assert MODULES[name].Source(service.url, since="2020").asked() != question
+    again.take(plan, places())
+    blocks = again.blocks(places())
+    estimate = again.estimate(places())
+    assert len(service.door.log) == before, "taking a plan opens nothing"
+    assert estimate.items == len(items[name]) and estimate.blocks == len(blocks) == 4
+    assert estimate.requests > 0 and estimate.bytes > 0
+    again = pickle.loads(pickle.dumps(again))
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(again.read, blocks))
+    assert tables == expected
+    assert again.facts(tables[0]) == first.facts(tables[0])
+    assert (again.licence, again.attribution) == (first.licence, first.attribution)
+    assert len(service.searches) == 1
+    again = pickle.loads(pickle.dumps(again))  # after it has read
+    assert again.read(blocks[0]) == expected[0]
+
+
+def test_a_local_catalogue_is_planned_anew(tmp_path: Path) -> None:
+    source = sentinel2.Source(
+        str(write_catalogue(tmp_path, scene(tmp_path, "a", JUNE, noise(12), 4)))
+    )
+    assert source.asked() is None
+    source.plan(places())
+    estimate = source.estimate(places())
+    assert (estimate.items, estimate.requests, estimate.bytes) == (1, 0, 0)
+
+
+def test_a_plan_that_is_broken_is_said_so(service: Service, tmp_path: Path) -> None:
+    _signed_scene(service, tmp_path)
+    source = sentinel2.Source(service.url)
+    plan = source.plan(places())
+    for wrong in (
+        {},
+        {**plan, "items": [{}]},
+        {**plan, "items": [{**plan["items"][0], "footprint": "POINT"}]},
+    ):
+        with pytest.raises(
+            UrbanError, match=r"plan of sentinel2 in the city's lock\.json is broken"
+        ):
+            source.take(wrong, places())
+
+
+def test_offline_nothing_is_read_from_elsewhere(service: Service, tmp_path: Path) -> None:
+    _signed_scene(service, tmp_path)
+    plan = sentinel2.Source(service.url).plan(places())
+    source = sentinel2.Source(service.url, net=Net(offline=True))
+    source.take(plan, places())
+    before = len(service.door.log)
+    with pytest.raises(OfflineError, match="offline, and asset SCL of item a is not here"):
+        source.read(source.blocks(places())[0])
+    assert len(service.door.log) == before
+
+
+def test_a_file_is_opened_once_for_all_blocks(service: Service, tmp_path: Path) -> None:
+    _signed_scene(service, tmp_path)
+    source = sentinel2.Source(service.url)
+    source.plan(places())
+    tables = _tables(source)
+    asked = service.door.of(STORAGE)
+    assert sum(each.method == "HEAD" for each in asked) == 13
+    assert len(asked) <= 3 * 13
+    source.facts(tables[0])
+    assert len(service.door.of(STORAGE)) == len(asked), "facts follow from the rows"
+
+
+def test_a_proxy_that_is_dead_is_one_line(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _signed_scene(service, tmp_path)
+    source = sentinel2.Source(service.url)
+    source.plan(places())
+    monkeypatch.setenv("http_proxy", "http://user:password@127.0.0.1:9")
+    with pytest.raises(ServiceError, match=r"cannot read asset SCL .* through the proxy") as error:
+        source.read(source.blocks(places())[0])
+    assert "\n" not in str(error.value) and "password" not in str(error.value)
