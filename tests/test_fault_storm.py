@@ -8,42 +8,52 @@ from pathlib import Path
 import pytest
 
 from tests.world.content import files_of, leaks
-from tests.world.faults import KINDS
+from tests.world.faults import KINDS, Faults
 from tests.world.files import MARK
+from tests.world.shared import calm_fetch, calm_world
 from tests.world.world import World, cache_of
 
 
-def _storm(world: World, folder: Path, seed: int, again: int = 0) -> None:
-    """Fetch in calm and in a storm; the same command may be given so many times again."""
-    calm, stormy = folder / "calm", folder / "stormy"
-    done = world.urban(calm, *world.fetch())
-    assert done.returncode == 0, done.stderr
-    world.door.log.clear()
-    faults = world.storm(seed)
+def _fetch(world: World, workspace: Path, faults: Faults, again: int = 0) -> dict[str, str]:
+    """Fetch in a storm and return the files; the command may be given so many times again."""
     said: list[subprocess.CompletedProcess[str]] = []
     while len(said) <= again and (not said or said[-1].returncode in {3, 4}):
-        said.append(world.urban(stormy, *world.fetch(), timeout_s=1200))
-    sys.stdout.write(f"seed {seed}: {[each.returncode for each in said]} {faults.done}\n")
+        said.append(world.urban(workspace, *world.fetch(), timeout_s=1200))
+    world.door.spoiler = None
+    sys.stdout.write(f"{[each.returncode for each in said]} {faults.done}\n")
     assert said[-1].returncode == 0, said[-1].stderr
-    assert files_of(stormy) == files_of(calm)
-    assert leaks(stormy, cache_of(stormy)) == []
+    assert leaks(workspace, cache_of(workspace)) == []
     assert not any(MARK in each.stdout + each.stderr for each in said)
     assert {kind for _, kind in faults.done} == set(KINDS)
     share = sum(faults.done.values()) / len(world.door.log)
     assert 0.12 < share < 0.28, share
+    return files_of(workspace)
 
 
 def test_a_fetch_in_a_storm_brings_the_same(
     demo_inputs: Path, tmp_path: Path, socket_enabled: None
 ) -> None:
-    with World(demo_inputs, timeout_s=2) as world:
-        _storm(world, tmp_path, seed=1)
+    calm = calm_fetch(demo_inputs)
+    world = calm_world(demo_inputs)
+    world.signatures.lifetime_s = 4.0
+    found = _fetch(world, tmp_path / "stormy", world.storm(seed=1, hurried=True))
+    assert found == calm.files
+    assert world.signatures.issued >= 2
 
 
 @pytest.mark.soak
-def test_a_long_storm_over_a_whole_city(
-    demo_inputs: Path, tmp_path: Path, socket_enabled: None
-) -> None:
-    seed = random.SystemRandom().randrange(1 << 30)
-    with World(demo_inputs, timeout_s=2, lifetime_s=3) as world:
-        _storm(world, tmp_path, seed, again=3)
+def test_long_storms_over_a_larger_city(tmp_path: Path, socket_enabled: None) -> None:
+    from urbancli.demo.files import make_inputs
+    from urbancli.demo.recipe import Recipe
+
+    inputs = tmp_path / "inputs/demo"
+    make_inputs(inputs, Recipe(tiles=20), lambda *_: None)
+    with World(inputs, timeout_s=2, lifetime_s=4.0) as world:
+        calm = world.urban(tmp_path / "calm", *world.fetch())
+        assert calm.returncode == 0, calm.stderr
+        for number in range(3):
+            seed = random.SystemRandom().randrange(1 << 30)
+            sys.stdout.write(f"seed {seed}\n")
+            world.door.log.clear()
+            found = _fetch(world, tmp_path / f"stormy-{number}", world.storm(seed), again=3)
+            assert found == files_of(tmp_path / "calm"), f"seed {seed}"

@@ -1,53 +1,96 @@
 """The test world is a true one: over it `urban fetch` brings what it brings from the same files."""
 
 import json
+import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+import shapely
 
 from tests.world.content import files_of, leaks, rows_of
 from tests.world.files import MARK
-from tests.world.world import FILES, GEOCODER, OVERPASS, STAC, STORAGE, TOKENS, World, cache_of
+from tests.world.front import Door, forward
+from tests.world.shared import calm_fetch, calm_world
+from tests.world.stac_api import moved_catalogue, stac_api
+from tests.world.world import FILES, GEOCODER, STAC, STORAGE, TOKENS, World, cache_of
+from urbancli.grid import Grid, tiles_of
+from urbancli.net import Net
+from urbancli.sources import naip, sentinel2
 
 
-@pytest.fixture
-def world(demo_inputs: Path, socket_enabled: None) -> Iterator[World]:
-    with World(demo_inputs) as opened:
-        yield opened
-
-
-def test_a_fetch_over_services_is_one_from_files(world: World, tmp_path: Path) -> None:
-    live, local = tmp_path / "live", tmp_path / "local"
-    done = world.urban(live, *world.fetch())
-    assert done.returncode == 0, done.stderr
-    catalogue = world.inputs / "catalogue"
+def test_a_fetch_over_services_is_one_from_files(
+    demo_inputs: Path, tmp_path: Path, socket_enabled: None
+) -> None:
+    live, local = calm_fetch(demo_inputs), tmp_path / "local"
+    world = calm_world(demo_inputs)
+    catalogue = demo_inputs / "catalogue"
     files = ["--stac", f"sentinel2={catalogue}", "--stac", f"naip={catalogue}"]
-    done = world.urban(local, *world.fetch(*files, "--osm", world.inputs / "map.osm.pbf"))
+    done = world.urban(local, *world.fetch(*files, "--osm", demo_inputs / "map.osm.pbf"))
     assert done.returncode == 0, done.stderr
-    assert rows_of(live, "town") == rows_of(local, "town")
-    assert set(rows_of(live, "town")) == {"sentinel2", "naip", "entities"}
-    reads = [each for each in world.door.of(STORAGE) if each.method == "GET"]
-    assert reads and all(each.status == 206 for each in reads), "windowed reads only"
-    searches = [each for each in world.door.of(STAC) if each.path == "/search"]
-    assert len(searches) >= 2 and world.signatures.issued >= 1
-    assert leaks(live, cache_of(live)) == []
-    asked = len(world.door.log)
-    before = files_of(live)
-    done = world.urban(live, *world.fetch("--offline"))
+    assert rows_of(live.workspace, "town") == rows_of(local, "town")
+    assert set(rows_of(local, "town")) == {"sentinel2", "naip", "entities"}
+    assert world.door.log == [] and live.read > 1e6
+    assert leaks(live.workspace, cache_of(live.workspace)) == []
+    again = tmp_path / "live"
+    shutil.copytree(live.workspace, again)
+    done = world.urban(again, *world.fetch("--offline"))
     assert done.returncode == 0, done.stderr
-    assert files_of(live) == before and len(world.door.log) == asked
+    assert files_of(again) == live.files and world.door.log == []
 
 
-def test_a_city_is_found_by_its_name(world: World, tmp_path: Path) -> None:
-    done = world.urban(tmp_path / "w", "fetch", "--city", world.city, "--layer", "entities")
+def test_a_city_is_found_by_its_name(
+    demo_inputs: Path, tmp_path: Path, socket_enabled: None
+) -> None:
+    world = calm_world(demo_inputs)
+    done = world.urban(tmp_path, "fetch", "--city", world.city, "--layer", "naip", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert len(world.door.of(GEOCODER)) == 1
-    assert [each.status for each in world.door.of(OVERPASS)].count(200) >= 1
-    assert (tmp_path / "w/data/lemuria-town/layers/entities.parquet").is_file()
+    assert [each.path for each in world.door.of(STAC)].count("/search") >= 1
+    assert world.door.of(STORAGE) == [] and not (tmp_path / "data/lemuria-town/layers").exists()
+
+
+def test_a_real_server_is_paged(demo_inputs: Path, tmp_path: Path, socket_enabled: None) -> None:
+    catalogue = demo_inputs / "catalogue/catalog.json"
+    files = moved_catalogue(catalogue, tmp_path, lambda path: f"http://127.0.0.1:9/{path.name}")
+    items = json.loads(files[-1].read_text())
+    scene = next(item for item in items["features"] if item["collection"] == "sentinel-2-l2a")
+    times = [f"2020-{n % 12 + 1:02}-{n % 28 + 1:02}T{n // 400:02}:00:00Z" for n in range(1100)]
+    items["features"] = [
+        {**scene, "id": f"s{n}", "properties": {**scene["properties"], "datetime": time}}
+        for n, time in enumerate(times)
+    ]
+    files[-1].write_text(json.dumps(items))
+    with Door() as door:
+        with stac_api(files, door.url) as url:
+            door.mount(STAC, forward(url))
+            places = tiles_of(shapely.box(-41.15, 44.96, -41.14, 44.97), Grid(32624))
+            plan = sentinel2.Source(door.url, net=Net(tmp_path / "cache")).plan(places)
+        assert [each.path for each in door.of(STAC)].count("/search") == 2
+    assert plan["found"] == 1100
+
+
+def test_a_real_server_of_recorded_items_is_planned(
+    real_data: Path, tmp_path: Path, socket_enabled: None
+) -> None:
+    recorded = real_data / "stac/planetary_computer/search_naip_intersects.json"
+    body = json.loads(recorded.read_text())
+    features = body.get("body", body)["features"]
+    for each in features:
+        each["links"] = []
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": features})
+    )
+    with (
+        Door() as door,
+        stac_api([tmp_path / "items.json"], door.url, "--create-collections") as url,
+    ):
+        door.mount(STAC, forward(url))
+        places = tiles_of(shapely.box(-73.2, 44.02, -73.19, 44.03), Grid(32618))
+        plan = naip.Source(door.url, net=Net(tmp_path / "cache")).plan(places)
+    assert plan["years"] == [2023] and 0 < len(plan["items"]) < plan["found"] <= len(features)
+    assert "sig=" not in json.dumps(plan)
 
 
 # --- the world itself --------------------------------------------------------------------------

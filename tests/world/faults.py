@@ -39,6 +39,7 @@ class Faults:
         storage: the service that reads signatures: the only one where they expire, and where
             throttling hides files.
         late_s: seconds that a late answer takes; more than the clients' time-outs.
+        spared: (service, kind) that is not done.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Faults:
         share: float = 0.2,
         storage: str = "",
         late_s: float = 3.0,
+        spared: frozenset[tuple[str, str]] = frozenset(),
     ) -> None:
         self.done: Counter[tuple[str, str]] = Counter()
         self._seed = seed
         self._share = share
         self._storage = storage
         self._late_s = late_s
+        self._spared = spared
         self._asked: Counter[tuple[str, ...]] = Counter()
         self._lock = threading.Lock()
 
@@ -76,7 +79,8 @@ class Faults:
             times = self._asked[key]
         digest = hashlib.sha256(repr((self._seed, key, times)).encode()).digest()
         draws = [int.from_bytes(digest[at : at + 4], "big") for at in (0, 4, 8)]
-        kinds = [k for k in KINDS if service == self._storage or k not in {"expired", "hidden"}]
+        signed = {"expired", "hidden"} if service != self._storage else set()
+        kinds = [k for k in KINDS if k not in signed and (service, k) not in self._spared]
         if draws[0] >= self._share * 2**32:
             return "", 0
         return kinds[draws[1] % len(kinds)], draws[2]

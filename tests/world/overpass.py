@@ -343,7 +343,9 @@ class OverpassServer:
         self._server.daemon_threads = True
         self.root = f"http://127.0.0.1:{self._server.server_port}/api"
         self.url = f"{self.root}/interpreter"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
 
     def __enter__(self) -> "OverpassServer":
         self._thread.start()

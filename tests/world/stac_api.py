@@ -48,12 +48,13 @@ def moved_catalogue(catalogue: Path, folder: Path, href: Callable[[Path], str]) 
 
 
 @contextlib.contextmanager
-def stac_api(files: list[Path], public: str) -> Iterator[str]:
+def stac_api(files: list[Path], public: str, *more: str) -> Iterator[str]:
     """Run the server; give the URL where it listens.
 
     Args:
         files: collections and items.
         public: the URL that its links name, where clients find it.
+        more: options of the server.
     """
     program = Path(sys.executable).parent / "rustac"
     with socket.socket() as free:
@@ -61,7 +62,7 @@ def stac_api(files: list[Path], public: str) -> Iterator[str]:
         port = free.getsockname()[1]
     arguments = [str(program), "serve", "--addr", public, "--bind", f"127.0.0.1:{port}"]
     with subprocess.Popen(
-        [*arguments, *map(str, files)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*arguments, *more, *map(str, files)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         try:
             url = f"http://127.0.0.1:{port}"

@@ -98,9 +98,17 @@ class World:
         """Return the arguments that fetch the city from its services, as in production."""
         return ["fetch", "--city", "town", "--bbox", self.bbox, *map(str, more)]
 
-    def storm(self, seed: int, share: float = 0.2) -> Faults:
-        """Let a share of all requests fail from now on."""
-        self.door.spoiler = faults = Faults(seed, share, STORAGE, late_s=self._timeout_s + 1.0)
+    def storm(self, seed: int, hurried: bool = False) -> Faults:
+        """Let a fifth of all requests fail from now on.
+
+        Args:
+            seed: of which, and how.
+            hurried: Overpass never says that it is busy: half a minute of pause follows each time.
+        """
+        busy = {(OVERPASS, kind) for kind in ("too many", "unavailable")} if hurried else set()
+        late_s = self._timeout_s + 1.0
+        faults = Faults(seed, 0.2, STORAGE, late_s=late_s, spared=frozenset(busy))
+        self.door.spoiler = faults
         return faults
 
     def environment(self, cache: Path) -> dict[str, str]:

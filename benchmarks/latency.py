@@ -1,0 +1,89 @@
+"""What workers are for: with 100 ms before every answer, 16 of them against one.
+
+    python -m benchmarks.latency [tiles]
+
+A SYNTHETIC city of `tiles` × `tiles` is fetched by the command line from the test world on loopback
+(a real STAC API, signed COGs over HTTP ranges), every answer 100 ms late. Timed is the reading of
+blocks, from the first request for a file to the last; the whole command, with start, search and
+writing the layer, stands beside it. The two must bring the same files.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks._result import finish
+from tests.world.content import files_of
+from tests.world.world import STORAGE, World
+from urbancli.demo.files import make_inputs
+from urbancli.demo.recipe import Recipe
+
+LATENCY_S = 0.1
+WORKERS = (1, 16)
+LAYERS = ("naip", "sentinel2")
+WANTED = 8.0
+
+
+def measure(world: World, workspace: Path, layer: str, workers: int) -> dict[str, Any]:
+    """Fetch one layer; return seconds, requests and how many were under way at once."""
+    world.door.log.clear()
+    world.door.most_at_once.clear()
+    began = time.monotonic()
+    done = world.urban(
+        workspace, *world.fetch("--layer", layer, "--workers", workers), timeout_s=3600
+    )
+    command_s = time.monotonic() - began
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    reads = world.door.of(STORAGE)
+    reading_s = max(each.ended for each in reads) - min(each.began for each in reads)
+    return {
+        "layer": layer,
+        "workers": workers,
+        "reading_s": round(reading_s, 1),
+        "command_s": round(command_s, 1),
+        "requests": len(reads),
+        "megabytes": round(sum(each.sent for each in reads) / 1e6, 1),
+        "most_at_once": world.door.most_at_once[STORAGE],
+    }
+
+
+def compare(tiles: int) -> dict[str, Any]:
+    """Return the measurements of each layer and number of workers, and the worst ratio."""
+    rows = []
+    ratios = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_inputs(folder / "inputs", Recipe(tiles=tiles), lambda *_: None)
+        with World(folder / "inputs") as world:
+            world.door.latency_s = LATENCY_S
+            for layer in LAYERS:
+                few, many = (
+                    measure(world, folder / f"{layer}-{workers}", layer, workers)
+                    for workers in WORKERS
+                )
+                rows += [few, many]
+                ratios[layer] = round(few["reading_s"] / many["reading_s"], 2)
+                ratios[f"{layer}_command"] = round(few["command_s"] / many["command_s"], 2)
+                if len({str(files_of(folder / f"{layer}-{n}")) for n in WORKERS}) != 1:
+                    raise RuntimeError(f"{layer}: 1 and 16 workers bring different files")
+    worst = min(ratios[layer] for layer in LAYERS)
+    return {"latency_s": LATENCY_S, "tiles": tiles, "ratio": worst, "ratios": ratios,
+            "met": worst >= WANTED, "runs": rows}  # fmt: skip
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the measurements as a table."""
+    columns = list(found["runs"][0])
+    print("".join(f"{name:>14}" for name in columns))
+    for row in found["runs"]:
+        print("".join(f"{row[name]:>14}" for name in columns))
+    print(f"one worker against {WORKERS[1]}: {found['ratios']}; wanted {WANTED}")
+
+
+if __name__ == "__main__":
+    result = compare(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+    show(result)
+    finish("latency", result)
