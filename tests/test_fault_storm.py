@@ -10,15 +10,15 @@ import pytest
 from tests.world.content import files_of, leaks
 from tests.world.faults import KINDS, Faults
 from tests.world.files import MARK
-from tests.world.shared import calm_fetch, calm_world
+from tests.world.shared import calm_fetch, calm_world, layers_of
 from tests.world.world import World, cache_of
 
 
-def _fetch(world: World, workspace: Path, faults: Faults, again: int = 0) -> dict[str, str]:
-    """Fetch in a storm and return the files; the command may be given so many times again."""
+def _fetch(world: World, workspace: Path, faults: Faults, *more: str, again: int = 0) -> None:
+    """Fetch in a storm; the command may be given so many times again."""
     said: list[subprocess.CompletedProcess[str]] = []
     while len(said) <= again and (not said or said[-1].returncode in {3, 4}):
-        said.append(world.urban(workspace, *world.fetch(), timeout_s=1200))
+        said.append(world.urban(workspace, *world.fetch(*more), timeout_s=1200))
     world.door.spoiler = None
     sys.stdout.write(f"{[each.returncode for each in said]} {faults.done}\n")
     assert said[-1].returncode == 0, said[-1].stderr
@@ -27,7 +27,6 @@ def _fetch(world: World, workspace: Path, faults: Faults, again: int = 0) -> dic
     assert {kind for _, kind in faults.done} == set(KINDS)
     share = sum(faults.done.values()) / len(world.door.log)
     assert 0.12 < share < 0.28, share
-    return files_of(workspace)
 
 
 def test_a_fetch_in_a_storm_brings_the_same(
@@ -36,8 +35,10 @@ def test_a_fetch_in_a_storm_brings_the_same(
     calm = calm_fetch(demo_inputs)
     world = calm_world(demo_inputs)
     world.signatures.lifetime_s = 4.0
-    found = _fetch(world, tmp_path / "stormy", world.storm(seed=1, hurried=True))
-    assert found == calm.files
+    layers = ("sentinel2", "entities")
+    asked = [word for layer in layers for word in ("--layer", layer)]
+    _fetch(world, tmp_path / "stormy", world.storm(seed=3, hurried=True), *asked)
+    assert layers_of(tmp_path / "stormy") == calm.layers(*layers)
     assert world.signatures.issued >= 2
 
 
@@ -55,5 +56,6 @@ def test_long_storms_over_a_larger_city(tmp_path: Path, socket_enabled: None) ->
             seed = random.SystemRandom().randrange(1 << 30)
             sys.stdout.write(f"seed {seed}\n")
             world.door.log.clear()
-            found = _fetch(world, tmp_path / f"stormy-{number}", world.storm(seed), again=3)
-            assert found == files_of(tmp_path / "calm"), f"seed {seed}"
+            stormy = tmp_path / f"stormy-{number}"
+            _fetch(world, stormy, world.storm(seed), again=3)
+            assert files_of(stormy) == files_of(tmp_path / "calm"), f"seed {seed}"
