@@ -112,6 +112,10 @@ class Rasters:
     """
 
     def __init__(self, net: Net, prepare: Callable[[Any], Any] = unchanged) -> None:
+        # Here, on one thread: rasterio's modules import each other, and two threads that begin
+        # with different ones find them half made.
+        import rasterio.vrt  # noqa: F401
+
         self._net = net
         self._prepare = prepare
         self._idle: OrderedDict[str, list[_Opened]] = OrderedDict()
