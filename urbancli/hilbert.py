@@ -47,9 +47,13 @@ def _hilbert_levels() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
 
 def hilbert_order(geometry: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
     """Return the stable order of geometries along a Hilbert curve over their common bounds."""
-    if not len(geometry):
+    return hilbert_order_of_boxes(shapely.bounds(geometry).reshape(-1, 4))
+
+
+def hilbert_order_of_boxes(bounds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the stable order of boxes (N, 4) along a Hilbert curve over their common bounds."""
+    if not len(bounds):
         return np.zeros(0, dtype=np.int64)
-    bounds = shapely.bounds(geometry)
     centres = np.column_stack([bounds[:, [0, 2]].mean(axis=1), bounds[:, [1, 3]].mean(axis=1)])
     low, high = np.nanmin(centres, axis=0), np.nanmax(centres, axis=0)
     span = np.where(high > low, high - low, 1.0)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from urbancli.errors import UrbanError
-from urbancli.hilbert import hilbert_order
+from urbancli.hilbert import hilbert_order_of_boxes
 
 SCHEMA_VERSION = 1
 """Version of every file this package writes; a reader refuses any other."""
@@ -237,6 +237,23 @@ def geometries(table: pa.Table) -> Geometries:
     return np.asarray(shapely.from_wkb(wkb), dtype=object)
 
 
+def _boxes(table: pa.Table) -> npt.NDArray[np.float64]:
+    """Return the `bbox` column of a table as (N, 4): west, south, east, north in degrees."""
+    bbox = table.column("bbox").combine_chunks()
+    return np.column_stack([bbox.field(name).to_numpy() for name in BBOX_TYPE.names])
+
+
+def _geometry_types(wkb: pa.ChunkedArray) -> list[str]:
+    """Return the types of geometries, which little-endian WKB holds in its second byte."""
+    codes: set[int] = set()
+    for chunk in wkb.drop_null().chunks:
+        _, offsets, data = chunk.buffers()
+        begin = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk)]
+        codes |= set(np.unique(np.frombuffer(data, np.uint8)[begin + 1]).tolist())
+    # WKB knows no rings by themselves, which shapely counts between lines and polygons.
+    return sorted(GEOMETRY_TYPES[code - 1 if code < 3 else code] for code in codes)
+
+
 def _geo_metadata(types: Sequence[str], bounds: Sequence[float]) -> dict[str, Any]:
     from pyproj import CRS
 
@@ -301,12 +318,14 @@ def write_table(path: Path, table: pa.Table, metadata: dict[str, Any], rows: int
         rows: rows per row group.
     """
     types: list[str] = []
-    bounds: list[float] = []
+    bounds = [0.0] * 4
     if "geometry" in table.column_names:
-        geometry = geometries(table)
-        types = sorted({GEOMETRY_TYPES[t] for t in shapely.get_type_id(geometry) if t >= 0})
-        bounds = shapely.total_bounds(geometry).tolist() if len(geometry) else [0.0] * 4
-        table = table.take(pa.array(hilbert_order(geometry)))
+        types = _geometry_types(table.column("geometry"))
+        boxes = _boxes(table)
+        if len(boxes):
+            low, high = np.fmin.reduce(boxes[:, :2]), np.fmax.reduce(boxes[:, 2:])
+            bounds = [*low.tolist(), *high.tolist()]
+        table = table.take(pa.array(hilbert_order_of_boxes(boxes)))
     groups = (table.slice(start, rows) for start in range(0, table.num_rows, rows))
     write_tables(path, groups, schema=table.schema, metadata=metadata, types=types, bounds=bounds)
 

@@ -5,7 +5,7 @@ entities that span several tiles are tested against them: exact, and no index ov
 tiles is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,33 @@ LISTED = 20
 
 Member = tuple[str, int, str]
 """(type, ref, role) of a relation's member; the type is `node`, `way` or `relation`."""
+
+
+class Column(Sequence[Any]):
+    """An Arrow array as a sequence of Python values: maps are dicts, structs tuples.
+
+    Attributes:
+        array: (N,).
+    """
+
+    def __init__(self, array: pa.Array) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        values = self.array.to_pylist()
+        if pa.types.is_map(self.array.type):
+            return map(dict, values)
+        if pa.types.is_list(self.array.type):
+            return ([tuple(each.values()) for each in value] for value in values)
+        return iter(values)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return list(self)[index]
+        return next(iter(Column(self.array.slice(range(len(self))[index], 1))))
 
 
 @dataclass(frozen=True)
@@ -160,7 +187,7 @@ def repair(geometry: Geometries) -> npt.NDArray[np.bool_]:
     return invalid
 
 
-def join_tiles(entities: Entities, places: Places) -> pa.Table:
+def join_tiles(entities: Entities, places: Places, candidates: Integers | None = None) -> pa.Table:
     """Return the entities that touch a tile, as a table of `ENTITY_SCHEMA`, in their order.
 
     An entity touches a tile where their intersection, borders included, is not empty. Its block is
@@ -170,17 +197,18 @@ def join_tiles(entities: Entities, places: Places) -> pa.Table:
     Args:
         entities: what to join.
         places: tiles of one grid, each once.
+        candidates: numbers of the entities that may touch any; else those near the city.
     """
-    near = np.flatnonzero(_near(entities.geometry, places))
+    near = np.flatnonzero(_near(entities.geometry, places)) if candidates is None else candidates
     projected = np.asarray(places.grid.project_geometry(entities.geometry[near]), dtype=object)
     entity, place = _touching(projected, places)
     kept, starts = np.unique(entity, return_index=True)
     ids = pa.array(places.place_id.tolist(), pa.string())
     index = near[kept]
     columns = {
-        "entity_id": pa.array([entities.entity_id[i] for i in index], pa.string()),
-        "tags": _tag_maps([entities.tags[i] for i in index]),
-        "members": _member_lists([entities.members[i] for i in index]),
+        "entity_id": _chosen(entities.entity_id, index, lambda ids: pa.array(ids, pa.string())),
+        "tags": _chosen(entities.tags, index, _tag_maps),
+        "members": _chosen(entities.members, index, _member_lists),
         "places": pa.ListArray.from_arrays(
             pa.array(np.append(starts, len(entity)), pa.int32()), ids.take(pa.array(place))
         ),
@@ -203,16 +231,11 @@ def join_halo(entities: Entities, joined: pa.Table, places: Places) -> pa.Table:
     x, y = ((cells + 0.5) * grid.tile_m).T
     ids = np.array([grid.tile_id(int(c), int(r)) for c, r in cells], dtype=object)
     wider = Places(grid, ids, "tile", x, y, np.ones(len(cells)))
-    inside = set(joined.column("entity_id").to_pylist())
-    near = np.flatnonzero(_near(entities.geometry, wider)).tolist()
-    index = np.array([i for i in near if entities.entity_id[i] not in inside], dtype=np.int64)
-    rest = Entities(
-        [entities.entity_id[i] for i in index],
-        [entities.tags[i] for i in index],
-        [entities.members[i] for i in index],
-        entities.geometry[index],
-    )
-    table = join_tiles(rest, wider)
+    index = np.flatnonzero(_near(entities.geometry, wider))
+    ids = _chosen(entities.entity_id, index, lambda ids: pa.array(ids, pa.string()))
+    outside = pc.invert(pc.is_in(ids, joined.column("entity_id")))
+    index = index[outside.to_numpy(zero_copy_only=False)]
+    table = join_tiles(entities, wider, index)
     column = table.schema.get_field_index("places")
     none = pa.array([[]] * table.num_rows, ENTITY_SCHEMA.field("places").type)
     return table.set_column(column, ENTITY_SCHEMA.field("places"), none)
@@ -238,7 +261,11 @@ def _near(geometry: Geometries, places: Places) -> npt.NDArray[np.bool_]:
 
 
 def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]:
-    """Return the pairs (entity, place) that touch, sorted; geometry in the grid's CRS, metres."""
+    """Return the pairs (entity, place) that touch, sorted; geometry in the grid's CRS, metres.
+
+    Collections are taken part by part: the box of a bus route has many tiles, those of its streets
+    have few.
+    """
     cells = places.cells
     low, high = cells.min(axis=0), cells.max(axis=0)
     height = int(high[1] - low[1] + 1)
@@ -246,7 +273,11 @@ def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]
     order = np.argsort(keys)
     keys = keys[order]
 
-    bounds = shapely.bounds(geometry).reshape(-1, 4) / places.grid.tile_m
+    several = shapely.get_type_id(geometry) > 3
+    parts, owner = shapely.get_parts(geometry[several], return_index=True)
+    parts = np.concatenate([geometry[~several], parts])
+    whole = np.concatenate([np.flatnonzero(~several), np.flatnonzero(several)[owner]])
+    bounds = shapely.bounds(parts).reshape(-1, 4) / places.grid.tile_m
     bounds[~np.isfinite(bounds).all(axis=1)] = 0.5 + np.tile(high + 1, 2)  # beyond every tile
     # A box that ends on the border of a tile touches the tile on its other side too.
     first, last = np.ceil(bounds[:, :2]) - 1, np.floor(bounds[:, 2:])
@@ -254,41 +285,46 @@ def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]
     start = np.maximum(first, low).astype(np.int64)
     size = np.maximum(np.minimum(last, high).astype(np.int64) - start + 1, 0)
     count = size.prod(axis=1)
-    shapely.prepare(geometry[count > 4])
+    shapely.prepare(parts[count > 4])
 
-    found: list[tuple[Integers, Integers]] = []
+    found: list[Integers] = []
     limits = np.arange(CANDIDATES, int(count.sum()), CANDIDATES)
-    for chunk in np.split(np.arange(len(geometry)), np.searchsorted(np.cumsum(count), limits)):
-        entity = np.repeat(chunk, count[chunk])
+    for chunk in np.split(np.arange(len(parts)), np.searchsorted(np.cumsum(count), limits)):
+        part = np.repeat(chunk, count[chunk])
         first_pair = np.cumsum(count[chunk]) - count[chunk]
-        step = np.arange(len(entity)) - np.repeat(first_pair, count[chunk])
-        column = start[entity, 0] - low[0] + step // size[entity, 1]
-        row = start[entity, 1] - low[1] + step % size[entity, 1]
+        step = np.arange(len(part)) - np.repeat(first_pair, count[chunk])
+        column = start[part, 0] - low[0] + step // size[part, 1]
+        row = start[part, 1] - low[1] + step % size[part, 1]
         key = column * height + row
         position = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
         exists = keys[position] == key
-        entity, place = entity[exists], order[position[exists]]
-        touches = single[entity]
+        part, place = part[exists], order[position[exists]]
+        touches = single[part]
         test = np.flatnonzero(~touches)
-        boxes = places.grid.tile_boxes(cells[place[test]])
-        touches[test] = shapely.intersects(geometry[entity[test]], boxes)
-        found.append((entity[touches], place[touches]))
-    entity = np.concatenate([pair[0] for pair in found])
-    place = np.concatenate([pair[1] for pair in found])
-    by_entity = np.lexsort((place, entity))
-    return entity[by_entity], place[by_entity]
+        near, box = np.unique(place[test], return_inverse=True)
+        boxes = places.grid.tile_boxes(cells[near])[box]
+        touches[test] = shapely.intersects(parts[part[test]], boxes)
+        found.append(whole[part[touches]] * len(cells) + place[touches])
+    pairs = np.sort(np.concatenate(found))
+    pairs = pairs[np.append(True, np.diff(pairs) != 0)[: len(pairs)]]
+    return pairs // len(cells), pairs % len(cells)
 
 
 def _nearest_blocks(
     geometry: Geometries, entity: Integers, place: Integers, places: Places
 ) -> pa.Array:
     """Return the block id of every entity among the sorted pairs."""
-    centre = shapely.centroid(geometry)
-    x, y = shapely.get_x(centre)[entity], shapely.get_y(centre)[entity]
-    distance = (places.x[place] - x) ** 2 + (places.y[place] - y) ** 2
-    order = np.lexsort((place, distance, entity))
-    _, nearest = np.unique(entity[order], return_index=True)
-    numbers = np.floor_divide(places.cells[place[order[nearest]]], BLOCK_TILES)
+    first = np.flatnonzero(np.append(True, np.diff(entity) != 0)[: len(entity)])
+    nearest = place[first]
+    several = np.diff(np.append(first, len(entity))) > 1
+    pair = np.flatnonzero(np.isin(entity, entity[first[several]]))
+    centre = shapely.centroid(geometry[entity[first[several]]])
+    one = np.searchsorted(entity[first[several]], entity[pair])
+    x, y = shapely.get_x(centre)[one], shapely.get_y(centre)[one]
+    distance = (places.x[place[pair]] - x) ** 2 + (places.y[place[pair]] - y) ** 2
+    order = np.lexsort((place[pair], distance, one))
+    nearest[several] = place[pair[order]][np.unique(one[order], return_index=True)[1]]
+    numbers = np.floor_divide(places.cells[nearest], BLOCK_TILES)
     unique, inverse = np.unique(numbers.reshape(-1, 2), axis=0, return_inverse=True)
     names = [_block_id(places.grid, column, row) for column, row in unique]
     return pa.array(names, pa.string()).take(pa.array(inverse.reshape(-1)))
@@ -296,6 +332,13 @@ def _nearest_blocks(
 
 def _block_id(grid: Grid, column: int, row: int) -> str:
     return Block(grid.epsg, grid.tile_m, int(column), int(row)).block_id
+
+
+def _chosen(values: Sequence[Any], index: Integers, build: Callable[[Any], pa.Array]) -> pa.Array:
+    """Return some values as an Arrow array, built from Python values where they are none yet."""
+    if isinstance(values, Column):
+        return values.array.take(pa.array(index))
+    return build([values[i] for i in index])
 
 
 def _tag_maps(tags: Sequence[Mapping[str, str]]) -> pa.Array:

@@ -1,23 +1,37 @@
 """Everything that touches pyosmium: an OSM file in, entities with geometries out.
 
-Elements are read in C++ and only the tagged nodes, all ways and all relations reach Python, once.
-Rings of multipolygon and boundary relations are put together by osmium's area assembler, which
-goes by the geometry of the members and not by their roles.
+Osmium reads the file and adds to ways the places of their nodes, in C++; the tagged nodes, all ways
+and all relations become columns by way of its text format. Rings of multipolygon and boundary
+relations are put together by osmium's area assembler, which goes by the geometry of the members
+and not by their roles.
 """
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 
 from urbancli.errors import UrbanError
-from urbancli.sources._entities import Entities, Member, count_and_list, repair
-from urbancli.sources._polygons import is_area
+from urbancli.layers import ENTITY_SCHEMA
+from urbancli.sources._entities import Column, Entities, count_and_list, repair
+from urbancli.sources._opl import FORMAT, Integers, Nodes, Relations, Ways, read_opl
+from urbancli.sources._osm_shapes import (
+    Flags,
+    Located,
+    Members,
+    is_equal,
+    located,
+    positions,
+    rows_with,
+    way_shapes,
+)
 from urbancli.workspace import Geometries
 
 METADATA_KEYS = frozenset(
@@ -29,26 +43,23 @@ likewise. An element with no other key is no entity."""
 AREA_RELATIONS = ("boundary", "multipolygon")
 """Values of `type` for which a relation is an area."""
 
-MEMBER_TYPES = {"n": "node", "w": "way", "r": "relation"}
-
-Tags = dict[str, str]
-
-
-class _Way(NamedTuple):
-    tags: Tags
-    line: str | None  # hexadecimal WKB; None where it has no two places or a node is missing
-    closed: bool
-    missing: tuple[int, ...]  # its nodes without a location, where it has no line
-
 
 @dataclass
 class _Content:
-    """The elements of a file by id; the first of several with one id and tags counts."""
+    """The elements of a file, and what osmium assembled of them.
 
-    nodes: dict[int, tuple[Tags, tuple[float, float] | None]] = field(default_factory=dict)
-    ways: dict[int, _Way] = field(default_factory=dict)
-    relations: dict[int, tuple[Tags, list[Member]]] = field(default_factory=dict)
-    areas: dict[int, str] = field(default_factory=dict)
+    Attributes:
+        nodes: the tagged ones.
+        ways: all.
+        relations: all.
+        areas: WKB in hexadecimal of the area relations that are one, by id.
+        plain_nodes: places of untagged nodes that are members of relations, by id.
+    """
+
+    nodes: Nodes
+    ways: Ways
+    relations: Relations
+    areas: dict[int, str]
     plain_nodes: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -125,68 +136,45 @@ def _stream(path: Path, places: Any) -> _Content:
     """Read a file, and the location of every node into osmium's index `places`."""
     import osmium
 
-    content = _Content()
     factory = osmium.geom.WKBFactory()
     tagged = osmium.filter.EmptyTagFilter()
     tagged.enable_for(osmium.osm.NODE)
-    processor: Any = osmium.FileProcessor(str(path)).with_locations(places).with_areas()
-    elements = processor.with_filter(tagged)
-    for element in elements:
-        if element.is_node():
-            location = element.location
-            place = (location.lon, location.lat) if location.valid() else None
-            content.nodes.setdefault(element.id, (dict(element.tags), place))
-        elif element.is_way():
-            if element.id not in content.ways or not content.ways[element.id].tags:
-                content.ways[element.id] = _way(element, factory)
-        elif element.is_relation():
-            members = [
-                (MEMBER_TYPES[member.type], member.ref, member.role) for member in element.members
-            ]
-            content.relations.setdefault(element.id, (dict(element.tags), members))
-        elif not element.from_way() and element.num_rings()[0]:
-            content.areas[element.orig_id()] = factory.create_multipolygon(element)
-    return content
-
-
-def _way(way: Any, factory: Any) -> _Way:
-    import osmium
-
-    nodes = way.nodes
-    tags = dict(way.tags)
-    closed = len(nodes) > 1 and way.is_closed()
-    if len(nodes) < 2:
-        return _Way(tags, None, closed, ())
-    try:
-        # osmium's factory passes over missing nodes at the start of a way in silence.
-        if nodes[0].location.valid():
-            return _Way(tags, factory.create_linestring(way), closed, ())
-    except osmium.InvalidLocationError:
-        pass
-    except RuntimeError:  # all its nodes are at one place
-        return _Way(tags, None, closed, ())
-    missing = tuple(node.ref for node in nodes if not node.location.valid())
-    return _Way(tags, None, closed, missing)
+    # Elements go to the text file and no further; what comes back are areas.
+    nothing = osmium.filter.KeyFilter("\n")
+    nothing.enable_for(osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION)
+    areas: dict[int, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "elements.opl"
+        with osmium.SimpleWriter(osmium.io.File(str(text), FORMAT)) as writer:
+            processor: Any = osmium.FileProcessor(str(path)).with_locations(places).with_areas()
+            for area in processor.with_filter(tagged).with_filter(writer).with_filter(nothing):
+                if not area.from_way() and area.num_rings()[0]:
+                    areas[area.orig_id()] = factory.create_multipolygon(area)
+        return _Content(*read_opl(text), areas)
 
 
 def _locate_plain_nodes(content: _Content, places: Any) -> None:
     """Find the untagged nodes that are members of relations, and prove missing nodes missing."""
-    missing = {ref for way in content.ways.values() for ref in way.missing if ref > 0}
-    wanted = {
-        ref
-        for _, members in content.relations.values()
-        for kind, ref, _ in members
-        if kind == "node" and ref > 0 and ref not in content.nodes
-    }
-    for ref in sorted(missing | wanted):
-        try:
-            location = places.get(ref)
-        except KeyError:
-            continue
-        if location.valid():
-            if ref in missing:  # it came after a way that needs it
+    ways, members = content.ways, content.relations.members.flatten()
+    missing = np.unique(ways.refs[np.isnan(ways.lonlat[:, 0])])
+    refs = members.field("ref").to_numpy()
+    wanted = np.unique(refs[is_equal(members.field("type"), "node")])
+    wanted = wanted[~np.isin(wanted, content.nodes.ids)]
+    for number, ref in enumerate([*missing.tolist(), *wanted.tolist()]):
+        location = _location(places, ref)
+        if location is not None:
+            if number < len(missing):  # it came after a way that needs it
                 raise _OutOfOrderError
-            content.plain_nodes[ref] = (location.lon, location.lat)
+            content.plain_nodes[ref] = location
+
+
+def _location(places: Any, ref: int) -> tuple[float, float] | None:
+    """Return (lon, lat) of a node in osmium's index, which knows no negative ids."""
+    try:
+        location = places.get(ref) if ref > 0 else None
+    except KeyError:
+        return None
+    return (location.lon, location.lat) if location is not None and location.valid() else None
 
 
 class _Builder:
@@ -194,10 +182,7 @@ class _Builder:
 
     def __init__(self, content: _Content) -> None:
         self.content = content
-        self.ids: list[str] = []
-        self.tags: list[Tags] = []
-        self.members: list[list[Member]] = []
-        self.geometry: list[Geometries] = []
+        self.parts: list[tuple[pa.Array, pa.Array, pa.Array, Geometries]] = []
         self.broken: dict[str, list[str]] = defaultdict(list)
         self.repaired: list[str] = []
         self.incomplete: list[str] = []
@@ -209,9 +194,11 @@ class _Builder:
         ways = self._ways()
         self._relations(nodes, ways)
         broken = sum(len(ids) for ids in self.broken.values())
-        if not self.ids and not broken:
+        ids, tags, members, geometry = zip(*self.parts, strict=True)
+        columns = [Column(pa.concat_arrays(arrays)) for arrays in (ids, tags, members)]
+        entities = Entities(columns[0], columns[1], columns[2], np.concatenate(geometry))
+        if not len(entities) and not broken:
             raise UrbanError(f"{path} holds no tagged element: give a file of OSM data")
-        entities = Entities(self.ids, self.tags, self.members, np.concatenate(self.geometry))
         return entities, {
             "counted": len(entities) + broken,
             "metadata_only": self.metadata_only,
@@ -223,137 +210,118 @@ class _Builder:
     def _keep(
         self,
         kind: str,
-        ids: Sequence[int],
-        tags: Sequence[Tags],
+        elements: Nodes | Ways | Relations,
+        order: Integers,
         geometry: Geometries,
-        reasons: Sequence[str | None],
+        reasons: dict[str, Flags],
     ) -> None:
-        """Keep the tagged elements of one kind, and count those with a reason as broken."""
-        kept = []
-        relation = kind == "relation"
-        for index, osm_id in enumerate(ids):
-            name = f"{kind}/{osm_id}"
-            if not is_entity(tags[index]):
-                self.metadata_only += bool(tags[index])
-            elif (reason := reasons[index]) is not None:
-                self.broken[reason].append(name)
-            else:
-                kept.append(index)
-                self.ids.append(name)
-                self.tags.append(tags[index])
-                self.members.append(self.content.relations[osm_id][1] if relation else [])
-        self.geometry.append(geometry[kept])
+        """Keep the tagged elements of one kind, and count those with a reason as broken.
 
-    def _nodes(self) -> dict[int, Any]:
+        Args:
+            kind: of the elements.
+            elements: as they stand in the file.
+            order: which of them, (N,).
+            geometry: (N,).
+            reasons: (N,) by what is wrong; the first counts.
+        """
+        tags = elements.tags.take(pa.array(order))
+        entity = _are_entities(tags)
+        self.metadata_only += int((~entity & (np.diff(tags.offsets.to_numpy()) > 0)).sum())
+        names = _names(kind, elements.ids[order])
+        kept = entity.copy()
+        for reason, wrong in reasons.items():
+            if (wrong & kept).any():
+                self.broken[reason] += names.filter(pa.array(wrong & kept)).to_pylist()
+                kept &= ~wrong
+        keep = pa.array(np.flatnonzero(kept))
+        if isinstance(elements, Relations):
+            members = elements.members.take(pa.array(order[kept]))
+        else:
+            members = pa.array([[]] * len(keep), ENTITY_SCHEMA.field("members").type)
+        self.parts.append((names.take(keep), tags.take(keep), members, geometry[kept]))
+
+    def _nodes(self) -> Located:
         """Keep the tagged nodes; return the points of these and of untagged members."""
-        ids = sorted(self.content.nodes)
-        tags, places = zip(*(self.content.nodes[i] for i in ids), strict=True) if ids else ((), ())
-        located = [place or (np.nan, np.nan) for place in places]
-        points = np.asarray(shapely.points(np.reshape(located, (-1, 2))), dtype=object)
-        reasons = [None if place else "nodes without a location" for place in places]
-        self._keep("node", ids, tags, points, reasons)
-        plain = self.content.plain_nodes
+        nodes, plain = self.content.nodes, self.content.plain_nodes
+        order = _first_of_each(nodes.ids, nodes.tags)
+        lonlat = nodes.lonlat[order]
+        points = np.asarray(shapely.points(lonlat), dtype=object)
+        lost = np.isnan(lonlat[:, 0])
+        self._keep("node", nodes, order, points, {"nodes without a location": lost})
         others = np.asarray(shapely.points(np.reshape(list(plain.values()), (-1, 2))), dtype=object)
-        found = {i: point for i, point, place in zip(ids, points, places, strict=True) if place}
-        return found | dict(zip(plain, others, strict=True))
+        ids = np.concatenate([nodes.ids[order[~lost]], np.array(list(plain), dtype=np.int64)])
+        return located(ids, np.concatenate([points[~lost], others]))
 
-    def _ways(self) -> dict[int, Any]:
+    def _ways(self) -> Located:
         """Keep the tagged ways; return the lines and polygons of all."""
-        ids = sorted(self.content.ways)
-        ways = [self.content.ways[i] for i in ids]
-        lines = np.asarray(shapely.from_wkb([way.line for way in ways]), dtype=object)
-        areal = np.array([way.closed and is_area(way.tags) for way in ways], dtype=bool)
-        points = shapely.get_num_points(lines)
-        flat = areal & (points > 0) & (points < 4)
-        rings = np.flatnonzero(areal & (points >= 4))
-        coordinates, index = shapely.get_coordinates(lines[rings], return_index=True)
-        if len(rings):
-            lines[rings] = shapely.polygons(shapely.linearrings(coordinates, indices=index))
-        invalid = repair(lines)
-        reasons = [_why_no_way(way, bool(f)) for way, f in zip(ways, flat, strict=True)]
-        self.repaired += [
-            f"way/{i}" for i, bad, way in zip(ids, invalid, ways, strict=True)
-            if bad and is_entity(way.tags)
-        ]  # fmt: skip
-        self._keep("way", ids, [way.tags for way in ways], lines, reasons)
-        return {i: line for i, line, why in zip(ids, lines, reasons, strict=True) if why is None}
+        ways = self.content.ways
+        order = _first_of_each(ways.ids, ways.tags)
+        shapes, missing, areal = way_shapes(ways)
+        shapes, missing, areal = shapes[order], missing[order], areal[order]
+        entity = _are_entities(ways.tags)[order]
+        self.repaired += _names("way", ways.ids[order[repair(shapes) & entity]]).to_pylist()
+        none = shapely.is_missing(shapes)
+        flat = areal & (shapely.get_type_id(shapes) == 1)
+        reasons = {
+            "ways with missing nodes": missing,
+            "ways of fewer than two places": none,
+            "areas of fewer than three places": flat,
+        }
+        self._keep("way", ways, order, shapes, reasons)
+        good = ~(none | flat)
+        return located(ways.ids[order[good]], shapes[good])
 
-    def _relations(self, nodes: dict[int, Any], ways: dict[int, Any]) -> None:
+    def _relations(self, nodes: Located, ways: Located) -> None:
         """Keep the tagged relations."""
-        ids = sorted(self.content.relations)
-        areas = dict(zip(self.content.areas, self._areas(), strict=True))
-        geometry = np.full(len(ids), None, dtype=object)
-        reasons: list[str | None] = []
-        for index, osm_id in enumerate(ids):
-            tags, members = self.content.relations[osm_id]
-            reason = None
-            if tags.get("type") in AREA_RELATIONS:
-                geometry[index] = areas.get(osm_id)
-                if geometry[index] is None:
-                    whole = all(kind != "way" or ref in ways for kind, ref, _ in members)
-                    reason = (
-                        "area relations whose rings do not close" if whole
-                        else "area relations with missing or broken ways"
-                    )  # fmt: skip
-            else:
-                parts, complete = self._parts(osm_id, nodes, ways, areas)
-                geometry[index] = _collect(parts)
-                if not parts:
-                    reason = "relations without a located member"
-                elif not complete and is_entity(tags):
-                    self.incomplete.append(f"relation/{osm_id}")
-            reasons.append(reason)
-        tags_of = [self.content.relations[i][0] for i in ids]
-        self._keep("relation", ids, tags_of, geometry, reasons)
+        relations = self.content.relations
+        order = _first_of_each(relations.ids, relations.tags)
+        areas = self._areas()
+        members = Members(relations, (nodes, ways, areas))
+        tags = relations.tags
+        kinds = pc.is_in(tags.items, pa.array(AREA_RELATIONS)).to_numpy(zero_copy_only=False)
+        areal = rows_with(tags, is_equal(tags.keys, "type") & kinds)[order]
+        shapes = np.full(len(order), None, dtype=object)
+        position = positions(areas.ids, relations.ids[order])
+        assembled = areal & (position >= 0)
+        shapes[assembled] = areas.geometry[position[assembled]]
+        shapes[~areal], lacks = members.collect(order[~areal])
+        none = shapely.is_missing(shapes)
+        entity = _are_entities(tags)[order]
+        incomplete = order[~areal][lacks & (entity & ~none)[~areal]]
+        self.incomplete += _names("relation", relations.ids[incomplete]).to_pylist()
+        whole = ~members.without("way")[order]
+        reasons = {
+            "relations without a located member": ~areal & none,
+            "area relations whose rings do not close": areal & none & whole,
+            "area relations with missing or broken ways": areal & none & ~whole,
+        }
+        self._keep("relation", relations, order, shapes, reasons)
 
-    def _areas(self) -> Geometries:
+    def _areas(self) -> Located:
         """Return the assembled areas, a polygon where there is one ring outside."""
+        ids = np.array(list(self.content.areas), dtype=np.int64)
         shapes = np.asarray(shapely.from_wkb(list(self.content.areas.values())), dtype=object)
         single = np.flatnonzero(shapely.get_num_geometries(shapes) == 1)
         shapes[single] = shapely.get_geometry(shapes[single], 0)
-        invalid = repair(shapes)
-        self.repaired += [
-            f"relation/{i}" for i, bad in zip(self.content.areas, invalid, strict=True) if bad
-        ]
-        return shapes
-
-    def _parts(
-        self, osm_id: int, nodes: dict[int, Any], ways: dict[int, Any], areas: dict[int, Any]
-    ) -> tuple[list[Any], bool]:
-        """Return the geometries of a relation's members, each once, and whether none is missing.
-
-        Member relations stand for their own members, unless they are areas.
-        """
-        located = {"node": nodes, "way": ways, "relation": areas}
-        queue = [("relation", osm_id)]
-        seen = set(queue)
-        parts, complete = [], True
-        for kind, ref in queue:  # grows while it is walked
-            if kind == "relation" and ref not in areas and ref in self.content.relations:
-                for member_kind, member_ref, _ in self.content.relations[ref][1]:
-                    if (member_kind, member_ref) not in seen:
-                        seen.add((member_kind, member_ref))
-                        queue.append((member_kind, member_ref))
-            elif ref in located[kind]:
-                parts.append(located[kind][ref])
-            else:
-                complete = False
-        return parts, complete
+        self.repaired += _names("relation", ids[repair(shapes)]).to_pylist()
+        return located(ids, shapes)
 
 
-def _why_no_way(way: _Way, flat: bool) -> str | None:
-    if way.missing:
-        return "ways with missing nodes"
-    if way.line is None:
-        return "ways of fewer than two places"
-    return "areas of fewer than three places" if flat else None
+def _are_entities(tags: pa.MapArray) -> Flags:
+    """Return which maps (N,) say anything of a place."""
+    keys = tags.keys.dictionary_encode()
+    says = np.array([is_entity([key]) for key in keys.dictionary.to_pylist()], dtype=bool)
+    return rows_with(tags, says[keys.indices.to_numpy()])
 
 
-def _collect(parts: Sequence[Any]) -> Any:
-    """Return parts as MultiPoint, MultiLineString, or GeometryCollection where they are mixed."""
-    kinds = set(shapely.get_type_id(parts).tolist())
-    if kinds == {0}:
-        return shapely.multipoints(parts)
-    if kinds == {1}:
-        return shapely.multilinestrings(parts)
-    return shapely.geometrycollections(parts)
+def _names(kind: str, ids: Integers) -> pa.StringArray:
+    return pc.binary_join_element_wise(kind, pa.array(ids).cast(pa.string()), "/")
+
+
+def _first_of_each(ids: Integers, tags: pa.MapArray) -> Integers:
+    """Return which elements to take, by id: of several with one id the first that has tags."""
+    if (np.diff(ids) > 0).all():
+        return np.arange(len(ids))
+    bare = np.diff(tags.offsets.to_numpy()) == 0
+    order = np.lexsort((bare, ids))
+    return np.asarray(order[np.append(True, np.diff(ids[order]) != 0)])

@@ -6,6 +6,11 @@ A closed way is an area when any of its keys says so, unless it is tagged `area=
 
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 AREA_KEYS = frozenset(
     {
         "amenity", "area", "area:highway", "boundary", "building", "building:part", "craft",
@@ -42,3 +47,20 @@ def is_area(tags: Mapping[str, str]) -> bool:
         or (key in LINE_VALUES and value not in LINE_VALUES[key])
         for key, value in tags.items()
     )
+
+
+def make_areas(
+    keys: pa.StringArray, values: pa.StringArray
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which tags (N,) make a closed way an area, and which (N,) forbid it to be one."""
+
+    def among(texts: pa.StringArray, listed: frozenset[str]) -> pa.BooleanArray:
+        return pc.is_in(texts, pa.array(sorted(listed), pa.string()))
+
+    makes = among(keys, AREA_KEYS)
+    for key, listed in AREA_VALUES.items():
+        makes = pc.or_(makes, pc.and_(pc.equal(keys, key), among(values, listed)))
+    for key, listed in LINE_VALUES.items():
+        makes = pc.or_(makes, pc.and_not(pc.equal(keys, key), among(values, listed)))
+    denies = pc.and_(pc.equal(keys, "area"), pc.equal(values, "no"))
+    return makes.to_numpy(zero_copy_only=False), denies.to_numpy(zero_copy_only=False)
