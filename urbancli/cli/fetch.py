@@ -1,6 +1,7 @@
 """`urban fetch`: a city's tiles, layers and labels into `data/<city>/`."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,7 +122,7 @@ def command(
         sources, specs = _with_demo(make_demo_inputs(workspace, made), sources, specs)
     covered = lambda: _inputs.footprints(imagery or [], osm)  # noqa: E731
     found = _area(workspace, city, (box, aoi), made, covered, offline=offline)
-    count = workers or (AT_ONCE if live else 1)
+    count = workers or (AT_ONCE if live else os.cpu_count() or 1)
     engine = Engine(
         workers=Dask(scheduler) if scheduler else Threads(count),
         refresh=refresh,
