@@ -52,6 +52,9 @@ KEYS = (
 def ours(path: Path, folder: Path) -> Iterator[Path]:
     """Fetch the layer `entities`."""
     import osmium  # noqa: F401
+    import pandas as pd  # noqa: F401 — Arrow does where it is installed
+    import pyarrow.csv  # noqa: F401
+    import pyproj  # noqa: F401
 
     from urbancli.city import City, utm_epsg
     from urbancli.fetching import fetch

@@ -133,11 +133,12 @@ class Grid:
     def halo(self, cells: Integers, halo_m: float) -> Integers:
         """Return tiles (N, 2) and all within `halo_m` metres of them, sorted, without repeats."""
         reach = np.arange(-(n := int(np.ceil(halo_m / self.tile_m))), n + 1)
-        for axis in (0, 1):
-            step = np.zeros((len(reach), 1, 2), dtype=np.int64)
-            step[:, 0, axis] = reach
-            cells = np.unique((cells[None] + step).reshape(-1, 2), axis=0)
-        return cells
+        # One number a cell, in the order of (column, row): far faster to sort than pairs.
+        keys = (cells[:, 0] << 32) + cells[:, 1]
+        for step in (1 << 32, 1):
+            keys = np.unique(keys[:, None] + reach * step)
+        rows = ((keys + (1 << 31)) & ((1 << 32) - 1)) - (1 << 31)
+        return np.column_stack([(keys - rows) >> 32, rows])
 
 
 def parse_tile_id(place_id: str) -> tuple[Grid, int, int]:

@@ -2,6 +2,9 @@
 
 import bz2
 import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +274,30 @@ def test_a_truncated_pbf_is_refused(tmp_path: Path, real_data: Path, town_tiles:
     (tmp_path / "half.osm.pbf").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UrbanError, match=r"cannot read .*whole \.osm\.pbf"):
         Source(tmp_path / "half.osm.pbf").plan(town_tiles)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, order: int) -> None:
+    """The limit on a file's size stands for the disk: osmium's writer fails in the same way."""
+    nodes = [
+        f'<node id="{i}" lat="0" lon="0"><tag k="a" v="{"x" * 100}"/></node>' for i in range(1, 900)
+    ]
+    path = write_osm(tmp_path / "a.osm", nodes[::order])
+    script = (
+        "import resource, signal, sys, pathlib\n"
+        "from urbancli.errors import UrbanError\n"
+        "from urbancli.sources._osm_file import read_entities\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "try:\n    read_entities(pathlib.Path(sys.argv[1]))\n"
+        "except UrbanError as err:\n    print(err)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "cannot write a.osm as text" in done.stdout
+    assert "set TMPDIR" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["a.osm"]

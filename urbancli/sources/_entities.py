@@ -134,9 +134,10 @@ class EntitySource(Source):
         return {"inputs": [pinned], "halo_m": HALO_M}
 
     def blocks(self, places: Places) -> list[Block]:
-        """Return the blocks of the city's tiles and of the halo around them."""
-        grid = places_grid(places)
-        return grid.blocks(grid.halo(places.cells, HALO_M))
+        """Return the blocks of the city's tiles and of the halo around them that hold any."""
+        numbers = [name.rpartition("_b")[2].split("_") for name in self._rows]
+        cells = np.array(numbers, dtype=np.int64).reshape(-1, 2) * BLOCK_TILES
+        return places_grid(places).blocks(cells)
 
     def read(self, block: Block) -> pa.Table:
         """Return the entities of one block, those of the halo last; after `plan`.

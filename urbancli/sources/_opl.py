@@ -1,7 +1,8 @@
 """Elements of an OSM file as columns: osmium writes them as lines of text, and Arrow parses those.
 
 OPL is osmium's own format of one line an element (https://osmcode.org/opl-file-format/). Elements
-cross from C++ to Python by the ten thousand, not one by one.
+cross from C++ to Python by the ten thousand, not one by one. For characters beyond U+FFFFF, all for
+private use, osmium 4.3 writes another code point.
 """
 
 import re
@@ -85,7 +86,9 @@ def read_opl(path: Path) -> tuple[Nodes, Ways, Relations]:
     parts: list[tuple[Nodes, Ways, Relations]] = []
     with path.open("rb") as file:
         while lines := file.readlines(PART_BYTES) or (not parts and [b""]):
-            of = {kind: [line for line in lines if line[:1] == kind] for kind in (b"n", b"w", b"r")}
+            of: dict[bytes, list[bytes]] = {kind: [] for kind in (b"n", b"w", b"r", b"")}
+            for line in lines:
+                of[line[:1]].append(line)
             parts.append((_nodes(of[b"n"]), _ways(of[b"w"]), _relations(of[b"r"])))
     nodes, ways, relations = (
         {name: _join([vars(part)[name] for part in kind]) for name in vars(kind[0])}
@@ -147,10 +150,13 @@ def parse_tags(fields: Sequence[bytes]) -> pa.MapArray:
 
     Of several values of one key the last counts.
     """
-    lists = pa.array([field[1:] for field in fields if len(field) > 1], pa.string())
-    keys, values = _pairs(pc.split_pattern(lists, ",").flatten(), "=")
+    lists = pc.split_pattern(pc.utf8_slice_codeunits(pa.array(fields, pa.string()), 1), ",")
+    flat = lists.flatten()
+    rows = np.repeat(np.arange(len(fields)), lists.value_lengths().to_numpy())
+    some = pc.not_equal(flat, "")  # a list without any holds one empty text
+    rows = rows[some.to_numpy(zero_copy_only=False)]
+    keys, values = _pairs(flat.filter(some), "=")
     encoded = unescape(keys).dictionary_encode()
-    rows = np.repeat(np.arange(len(fields)), _counts(fields))
     names = np.array(encoded.dictionary.to_pylist(), dtype=object)
     rank = np.empty(len(names), dtype=np.int64)
     rank[np.argsort(names)] = np.arange(len(names))

@@ -6,9 +6,11 @@ relations are put together by osmium's area assembler, which goes by the geometr
 and not by their roles.
 """
 
+import contextlib
+import ctypes
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,10 +91,14 @@ def read_entities(path: Path) -> tuple[Entities, dict[str, Any]]:
         UrbanError: osmium cannot read the file, or it holds no tagged element.
     """
     try:
-        content = _read(path)
-    except _OutOfOrderError:
-        content = _read_sorted(path)
-    return _Builder(content).build(path)
+        with contextlib.suppress(_OutOfOrderError):
+            return _Builder(_read(path)).build(path)
+        return _Builder(_read_sorted(path)).build(path)
+    except OSError as err:
+        raise UrbanError(
+            f"cannot write {path.name} as text to {tempfile.gettempdir()} ({err}): free space for "
+            "six times its size, or set TMPDIR"
+        ) from err
 
 
 def _read_sorted(path: Path) -> _Content:
@@ -103,7 +109,7 @@ def _read_sorted(path: Path) -> _Content:
         copy = Path(folder) / "sorted.osm"
         reader = osmium.MergeInputReader()
         reader.add_file(str(path))
-        with osmium.SimpleWriter(str(copy)) as writer:
+        with _writer(osmium.io.File(str(copy))) as writer:
             reader.apply(writer)
         return _read(copy)
 
@@ -121,7 +127,7 @@ def _read(path: Path) -> _Content:
     try:
         content = _stream(path, places)
         _locate_plain_nodes(content, places)
-    except (RuntimeError, ValueError, OSError) as err:
+    except (RuntimeError, ValueError) as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         if "out of order" in reason or "twice in input" in reason:
             raise _OutOfOrderError from err
@@ -145,12 +151,36 @@ def _stream(path: Path, places: Any) -> _Content:
     areas: dict[int, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "elements.opl"
-        with osmium.SimpleWriter(osmium.io.File(str(text), FORMAT)) as writer:
+        with _writer(osmium.io.File(str(text), FORMAT)) as writer:
             processor: Any = osmium.FileProcessor(str(path)).with_locations(places).with_areas()
             for area in processor.with_filter(tagged).with_filter(writer).with_filter(nothing):
                 if not area.from_way() and area.num_rings()[0]:
                     areas[area.orig_id()] = factory.create_multipolygon(area)
         return _Content(*read_opl(text), areas)
+
+
+@contextlib.contextmanager
+def _writer(file: Any) -> Iterator[Any]:
+    """Give osmium's writer of a file, and close it.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    import osmium
+
+    writer = osmium.SimpleWriter(file)
+    try:
+        yield writer
+        writer.close()
+    except BaseException as err:
+        try:
+            writer.close()
+        except RuntimeError:
+            # Its destructor would write once more, fail, and abort the process: it must not run.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(writer))
+        if "Write failed" in str(err):
+            raise OSError(str(err)) from err
+        raise
 
 
 def _locate_plain_nodes(content: _Content, places: Any) -> None:
@@ -224,7 +254,9 @@ class _Builder:
             geometry: (N,).
             reasons: (N,) by what is wrong; the first counts.
         """
-        tags = elements.tags.take(pa.array(order))
+        tags = elements.tags
+        if len(order) < len(tags) or (np.diff(order) < 0).any():
+            tags = tags.take(pa.array(order))
         entity = _are_entities(tags)
         self.metadata_only += int((~entity & (np.diff(tags.offsets.to_numpy()) > 0)).sum())
         names = _names(kind, elements.ids[order])
