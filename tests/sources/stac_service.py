@@ -121,7 +121,7 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setattr(net, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(_rasters, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(_rasters, "LONGEST_WAIT_S", 0.002)
-    monkeypatch.setattr(_signing, "TOKENS", _signing.Tokens())
+    monkeypatch.setattr(_rasters, "TOKENS", _signing.Tokens())
     _signing._package()[1].get.cache_clear()
     with Door() as door:
         # By environment, because nothing else reaches there: planetary_computer reads its token

@@ -29,10 +29,11 @@ from stac_service import STORAGE, Service, page_of, serving
 from tests.world.faults import Faults
 from tests.world.files import MARK, Files
 from tests.world.front import Answer, Request
-from urbancli.errors import ServiceError, UrbanError
-from urbancli.net import Net, OfflineError
+from urbancli.errors import ServiceError, UrbanError, UsageError
+from urbancli.net import Manners, Net, OfflineError
 from urbancli.sources import _rasters, _signing, naip, sentinel1, sentinel2
 from urbancli.sources._items import Asset
+from urbancli.workers import FIRST_PAUSE_S
 
 JUNE, JULY = "2023-06-14T05:30:00+00:00", "2023-07-14T05:30:00+00:00"
 COG = {"driver": "COG", "compress": "deflate", "blocksize": 128, "overviews": "none"}
@@ -80,7 +81,7 @@ def test_blob_storage_is_read_signed_and_pinned_unsigned(
     for path in written:
         assert MARK.encode() not in path.read_bytes() and b"stale" not in path.read_bytes()
     assert MARK not in repr(source.__dict__) and "stale" not in repr(source.__dict__)
-    assert MARK not in repr(vars(_signing.TOKENS)) and MARK.encode() not in pickle.dumps(source)
+    assert MARK not in repr(vars(_rasters.TOKENS)) and MARK.encode() not in pickle.dumps(source)
     assert MARK not in caplog.text and "B02.tif" in caplog.text
 
 
@@ -150,6 +151,45 @@ def test_no_error_holds_a_signature(service: Service, tmp_path: Path) -> None:
     ) as error:
         source.read(block)
     assert MARK not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_token_is_asked_for_once_by_all_threads(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that want the same one share its failure, but not for longer than an engine waits."""
+    _signed_scene(service, tmp_path)
+    source = sentinel2.Source(service.url)
+    source.plan(places())
+    service.failing["/token"] = 503
+
+    def failed(block: Any) -> str:
+        with pytest.raises(ServiceError, match="cannot get a token to read asset") as error:
+            source.read(block)
+        return str(error.value)
+
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(failed, source.blocks(places()) * 4))
+    assert len(service.asked("/token")) == Manners().attempts
+    for each in said:
+        assert "answers 503" in each and "PC_SDK_SAS_URL" in each and "\n" not in each
+    del service.failing["/token"]
+    assert _signing.SHARED_S < FIRST_PAUSE_S
+    monkeypatch.setattr(_rasters.TOKENS, "_failed", {})  # as after that time
+    assert source.read(source.blocks(places())[0]).num_rows
+
+
+@pytest.mark.parametrize("url", ["foo", "http://", "ftp://127.0.0.1/token"])
+def test_an_endpoint_of_tokens_that_is_no_url_is_named(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    _signed_scene(service, tmp_path)
+    source = sentinel2.Source(service.url)
+    source.plan(places())
+    monkeypatch.setenv("PC_SDK_SAS_URL", url)
+    _signing._package()[1].get.cache_clear()
+    with pytest.raises(UsageError, match="PC_SDK_SAS_URL") as error:
+        source.read(source.blocks(places())[0])
+    assert "\n" not in str(error.value)
 
 
 # --- faults ------------------------------------------------------------------------------------

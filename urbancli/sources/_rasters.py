@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from urbancli.errors import ServiceError, UrbanError
+from urbancli.errors import ServiceError, UrbanError, UsageError
 from urbancli.net import Net, OfflineError
 from urbancli.sources._items import Asset
 from urbancli.sources._signing import TOKENS
@@ -140,6 +140,7 @@ class Rasters:
             UrbanError: the file is no raster, has no CRS, or what `use` raises of it.
             OfflineError: offline, and it is a URL.
             ServiceError: it cannot be read from where it lies, or not be signed.
+            UsageError: where tokens are asked for is no URL.
         """
         if not asset.is_local and self._net.offline:
             raise OfflineError(
@@ -150,8 +151,8 @@ class Rasters:
         for attempt in range(ATTEMPTS):
             try:
                 return self._once(asset, use)
-            except OfflineError:
-                raise
+            except (ServiceError, UsageError):
+                raise  # there is no token, for which the session has asked often enough
             except UrbanError as err:
                 definite += not isinstance(err, _FaultError) or err.definite
                 if asset.is_local or definite >= BELIEVED or attempt + 1 == ATTEMPTS:

@@ -8,6 +8,7 @@ end and takes any body. A token is used until a minute, or half its life, before
 import contextlib
 import functools
 import json
+import os
 import threading
 import time
 import warnings
@@ -16,12 +17,16 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
-from urbancli.errors import ServiceError
+from urbancli.errors import ServiceError, UsageError
 from urbancli.net import Net, OfflineError
 from urbancli.sources._items import Asset, blob_host
 
 MARGIN_S = 60.0
 """So long before its expiry a token is not used any more, where it lives longer than twice that."""
+
+SHARED_S = 4.0
+"""So long a failure to get a token is that of all who want it: less than the engine's first pause,
+after which the service is to be asked again."""
 
 PUBLIC_HOST = "ai4edatasetspublicassets.blob.core.windows.net"
 
@@ -38,6 +43,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self._found: dict[str, _Token] = {}
+        self._failed: dict[str, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def sign(self, asset: Asset, net: Net) -> tuple[str, float]:
@@ -48,16 +54,35 @@ class Tokens:
 
         Raises:
             ServiceError: no token is to be had.
+            UsageError: the settings of planetary_computer name no endpoint that can be asked.
         """
         host = blob_host(asset.href)
         if not host or host == PUBLIC_HOST:
             return asset.location, float("inf")
         with self._lock:  # one thread asks, the others then find its answer
-            where = _endpoint(asset.href)
-            token = self._found.get(where)
-            if token is None or time.monotonic() >= token.until:
-                token = self._found[where] = _asked(where, asset, net)
+            token = self._token(_endpoint(asset.href), asset, net)
         return str(token.sas.sign(asset.href).href), token.until
+
+    def _token(self, where: str, asset: Asset, net: Net) -> _Token:
+        """Return the token of a container, asked for if there is none and none just failed."""
+        token = self._found.get(where)
+        if token is not None and time.monotonic() < token.until:
+            return token
+        until, why = self._failed.get(where, (0.0, ""))
+        if time.monotonic() >= until:
+            try:
+                token = self._found[where] = _asked(where, net)
+                return token
+            except OfflineError:
+                raise
+            except ServiceError as err:
+                # What the session says names the endpoint and a status, never the token.
+                why = str(err)
+                self._failed[where] = (time.monotonic() + SHARED_S, why)
+        raise ServiceError(
+            f"cannot get a token to read asset {asset.name} of item {asset.item_id} ({why}"
+            f"{_remedies()})"
+        ) from None
 
     def refused(self, asset: Asset, location: str) -> None:
         """Let the next asset of a container have another token, if `location` has the one kept."""
@@ -72,23 +97,25 @@ TOKENS = Tokens()
 """Of this process: a token serves all its threads and sources."""
 
 
-def _asked(where: str, asset: Asset, net: Net) -> _Token:
+def _asked(where: str, net: Net) -> _Token:
     sas, settings = _package()
     key = settings.get().subscription_key
+    headers = {"Ocp-Apim-Subscription-Key": key} if key else {}
     try:
-        headers = {"Ocp-Apim-Subscription-Key": key} if key else {}
         body = net.get(where, headers=headers, check=lambda body: _check(sas, body))
-    except OfflineError:
-        raise
-    except ServiceError as err:
-        # What the session says names the endpoint and a status, never the token.
-        remedy = "" if key else "; some collections want a key, PC_SDK_SUBSCRIPTION_KEY"
-        raise ServiceError(
-            f"cannot get a token to read asset {asset.name} of item {asset.item_id} ({err}{remedy})"
-        ) from None
+    except UsageError as err:
+        raise UsageError(f"{err} (PC_SDK_SAS_URL, PC_SDK_SUBSCRIPTION_KEY)") from None
     token = _token(sas, body)
     left = token.ttl()
     return _Token(token, time.monotonic() + left - min(MARGIN_S, left / 2))
+
+
+def _remedies() -> str:
+    """Return which settings of planetary_computer may be why no token is to be had."""
+    _, settings = _package()
+    ours = "; PC_SDK_SAS_URL names this service" if os.environ.get("PC_SDK_SAS_URL") else ""
+    key = settings.get().subscription_key
+    return ours + ("" if key else "; some collections want a key, PC_SDK_SUBSCRIPTION_KEY")
 
 
 def _token(sas: Any, body: bytes) -> Any:
@@ -111,10 +138,19 @@ def _check(sas: Any, body: bytes) -> None:
 
 
 def _endpoint(href: str) -> str:
-    """Return where the token of a URL's container is asked for."""
+    """Return where the token of a URL's container is asked for.
+
+    Raises:
+        UsageError: the settings of planetary_computer name no URL.
+    """
+    from planetary_computer.settings import DEFAULT_SAS_TOKEN_ENDPOINT
+
     sas, settings = _package()
     account, container = sas.parse_blob_url(urlparse(href))
-    return f"{settings.get().sas_url}/{account}/{container}"
+    url = settings.get().sas_url.rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"PC_SDK_SAS_URL holds no URL: write it as {DEFAULT_SAS_TOKEN_ENDPOINT}")
+    return f"{url}/{account}/{container}"
 
 
 @functools.cache
