@@ -278,12 +278,55 @@ def test_an_optional_layer_without_data_is_a_note(
 ) -> None:
     service.error = UrbanError
     service.fails = lambda block_id: block_id == "search"
-    more = _points(tmp_path)
-    with pytest.raises(UrbanError, match="503"):
-        _fetch(workspace, service, more)
-    result = _fetch(workspace, service, more, optional=frozenset({"sentinel2"}))
+    result = _fetch(workspace, service, _points(tmp_path), optional=frozenset({"sentinel2"}))
     assert result["gaps"] == []
     assert result["notes"] == ["sentinel2 is left out: the service answers 503: try again later"]
+
+
+def test_a_layer_that_a_service_does_not_have_stops_no_other(
+    workspace: Workspace, service: Service, tmp_path: Path
+) -> None:
+    service.error = UrbanError
+    service.fails = lambda block_id: block_id == "search"
+    with pytest.raises(UrbanError, match="503"):
+        _fetch(workspace, service)
+    assert service.searches == 1
+    result = _fetch(workspace, service, _points(tmp_path))
+    assert [gap["layer"] for gap in result["gaps"]] == ["sentinel2"]
+    assert list(result["layers"]) == ["pois"]
+    assert service.searches == 2, "what is not there is not asked for again"
+
+
+def test_a_service_that_answers_late_is_asked_again_when_all_else_is_done(
+    workspace: Workspace, service: Service, tmp_path: Path
+) -> None:
+    service.fails = lambda block_id: block_id == "search" and service.searches < 3
+    said: list[str] = []
+    patience = Patience(1.0, 0.001, said.append)
+    result = _fetch(workspace, service, _points(tmp_path), patience=patience)
+    assert result["gaps"] == []
+    assert set(result["layers"]) == {"sentinel2", "pois"}
+    assert len(said) == 2
+    assert "asked again in" in said[0]
+
+
+def test_staged_files_that_are_not_whole_are_read_again(
+    workspace: Workspace, service: Service, tmp_path: Path
+) -> None:
+    whole = Workspace(tmp_path / "whole")
+    _fetch(whole, service)
+    bad = service.reads[3]
+    service.fails = lambda block_id: block_id == bad
+    _fetch(workspace, service)
+    staged = sorted(workspace.city_dir("town").glob(".staging/*/*.parquet"))
+    staged[0].write_bytes(staged[0].read_bytes()[:-7])
+    (plan,) = workspace.city_dir("town").glob(".staging/*/plan.json")
+    plan.write_text(plan.read_text()[:-9])
+    service.fails = lambda block_id: False
+    service.reads.clear()
+    assert _fetch(workspace, service)["gaps"] == []
+    assert sorted(service.reads) == sorted([bad, staged[0].stem])
+    assert sha256(_layer(workspace)) == sha256(_layer(whole))
 
 
 def test_a_preview_reads_and_writes_nothing(

@@ -19,11 +19,10 @@ import pyarrow as pa
 from urbancli.city import City
 from urbancli.compaction import compact, plain, without_pixels
 from urbancli.description import describe
-from urbancli.errors import ServiceError
 from urbancli.grid import TILE_M, Block
 from urbancli.labels.files import LabelSpec, read_label
 from urbancli.lock import alone, area_fingerprint, unlist, write_lock
-from urbancli.planning import Engine, Job, Planned, begin
+from urbancli.planning import Engine, Job, Planned, begin, gap_of_all
 from urbancli.sources.base import Source
 from urbancli.workers import Threads, read_all
 from urbancli.workspace import (
@@ -65,21 +64,22 @@ def fetch(
 
     Raises:
         UrbanError: an input cannot be read, misses the city, or the folder holds another area.
-        ServiceError: no service gave anything at all.
+        ServiceError: there is nothing to read, as no service answers.
     """
     with alone(workspace, city.key):
         job = begin(workspace, city, sources, labels, engine or Engine(), tile_m)
         tables = [read_label(spec, job.places) for spec in labels]
-        for source in sources:
-            job.settle(source)
-        if job.gaps and not job.planned and not labels:
-            raise ServiceError("; ".join(gap["why"] for gap in job.gaps))
+        job.settle_all(sources)
 
         # Every input is good: only from here on the folder changes, file by file.
         _write_places(job)
         write_lock(workspace, job.key, job.found.lock)
         for planned in job.planned:
             _fetch_layer(job, planned)
+        for source in sources:  # what did not answer at first, now that all else is done
+            if source.layer in job.failed and job.settle_again(source):
+                _fetch_layer(job, job.planned[-1])
+        job.gaps += [gap_of_all(layer, err) for layer, err in job.failed.items()]
         for spec, (table, facts) in zip(labels, tables, strict=True):
             path = workspace.label_file(job.key, spec.name)
             unlist(workspace, job.key, path)

@@ -115,8 +115,9 @@ def alone(workspace: Workspace, key: str) -> Iterator[None]:
         finally:
             if [each.name for each in path.parent.iterdir()] == [path.name]:  # nothing came of it
                 path.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # `data` may hold other cities
                     path.parent.rmdir()
+                    path.parent.parent.rmdir()
 
 
 def standing(workspace: Workspace, key: str, given: Collection[Path]) -> Standing:

@@ -189,8 +189,11 @@ class Net:
         with self._gate(url, manners):
             found = self._insist(method, url, body, dict(headers or {}), (manners, check))
         if keep:
-            with self._lock, atomic_path(kept) as temporary:
-                temporary.write_bytes(found)
+            try:
+                with self._lock, atomic_path(kept) as temporary:
+                    temporary.write_bytes(found)
+            except UrbanError as err:
+                raise UrbanError(f"{err} (URBAN_CACHE names another folder)") from err
         return found
 
     def _insist(
@@ -234,7 +237,10 @@ class Net:
                 break
             if attempt + 1 < manners.attempts:
                 time.sleep(wait)
-        failed = RefusedError(f"{_public(url)} {said}: try the same command again later")
+        remedy = "try the same command again later"
+        if 400 <= status < 500 and status not in AGAIN:
+            remedy = "check its address and what it was asked"
+        failed = RefusedError(f"{_public(url)} {said}: {remedy}")
         failed.status = status
         raise failed
 

@@ -5,6 +5,7 @@ not finished. The same question later, or after a crash, goes on with the pinned
 catalogue has since added.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,9 +28,10 @@ from urbancli.lock import (
     settle_city,
     standing,
 )
+from urbancli.net import OfflineError
 from urbancli.sources.base import Progress, Source, silent
 from urbancli.workers import Patience, Threads, Workers
-from urbancli.workspace import Workspace, geometries, read_json, read_table
+from urbancli.workspace import Workspace, geometries, open_parquet, read_json, read_table
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,20 @@ class Planned:
         return self.staging / f"{block.block_id}.parquet"
 
     def missing(self) -> list[Block]:
-        """Return the blocks that are not done."""
-        return [block for block in self.blocks if not self.staged(block).exists()]
+        """Return the blocks that are not done; a staged file that is not whole is removed."""
+        return [block for block in self.blocks if not _is_whole(self.staged(block))]
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a staged file is there and can be opened, removing it if it cannot."""
+    if not path.exists():
+        return False
+    try:
+        open_parquet(path)[0].close()
+    except UrbanError:
+        path.unlink(missing_ok=True)
+        return False
+    return True
 
 
 @dataclass
@@ -88,6 +102,7 @@ class Job:
         places: the city's tiles, in the order of their file.
         marks: what every file must say: that it is synthetic, or nothing.
         planned: what will be read.
+        failed: why, of layers of which nothing is known.
         gaps: of each layer that no service gave wholly: `layer`, what is `missing`, and `why`.
         notes: lines for the person.
     """
@@ -98,6 +113,7 @@ class Job:
     places: Places
     marks: dict[str, str]
     planned: list[Planned] = field(default_factory=list)
+    failed: dict[str, UrbanError] = field(default_factory=dict)
     gaps: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -113,7 +129,7 @@ class Job:
             Whether there is anything to read; if not, a gap or a note says why.
 
         Raises:
-            UrbanError: the input cannot be read or misses the city.
+            UrbanError: a local input cannot be read or misses the city.
         """
         source.progress = self.engine.progress
         try:
@@ -121,20 +137,47 @@ class Job:
             if plan is None:
                 plan, asked = source.plan(self.places), source.asked()
                 plan = plan if asked is None else {"asked": asked, **plan}
-        except ServiceError as err:
-            self.gaps.append({"layer": source.layer, "missing": "all of it", "why": str(err)})
-            return False
         except UrbanError as err:
-            if source.layer not in self.engine.optional:
-                raise
+            if isinstance(err, ServiceError) or source.layer not in self.engine.optional:
+                if source.asked() is None:
+                    raise
+                self.failed[source.layer] = err
+                return False
             self.notes.append(f"{source.layer} is left out: {err}")
             return False
         finally:
             del source.progress  # it may hold a terminal: other processes have none
+        self.failed.pop(source.layer, None)
         mark = self.mark(source.layer, plan)
         staging = self.workspace.staging_dir(self.key, source.layer, mark)
         self.planned.append(Planned(source, plan, self.places, mark, staging))
         return True
+
+    def settle_all(self, sources: Sequence[Source]) -> None:
+        """Settle what each source will read.
+
+        Raises:
+            UrbanError: what the first of them raises, where no source has anything to read.
+        """
+        for source in sources:
+            self.settle(source)
+        if self.failed and not self.planned:
+            raise next(iter(self.failed.values()))
+
+    def settle_again(self, source: Source) -> bool:
+        """Settle a source whose service did not answer, for as long as the patience lasts."""
+        for pause in self.engine.patience.pauses():
+            error = self.failed.get(source.layer)
+            if not isinstance(error, ServiceError) or isinstance(error, OfflineError):
+                return False
+            self.engine.patience.say(
+                f"{source.layer}: {error}; asked again in {pause:.0f} s (Ctrl-C stops, the other "
+                "layers are kept)"
+            )
+            time.sleep(pause)
+            if self.settle(source):
+                return True
+        return False
 
     def mark(self, layer: str, plan: dict[str, Any]) -> str:
         """Return the fingerprint of a layer that is made by a plan."""
@@ -169,7 +212,10 @@ class Job:
             yield self.found.lock["layers"][layer]
         every = self.workspace.staging_dir(self.key, layer, "").parent
         for path in sorted(every.glob(f"{layer}-*/plan.json")):
-            plan: dict[str, Any] = read_json(path)["plan"]
+            try:
+                plan: dict[str, Any] = read_json(path)["plan"]
+            except (UrbanError, KeyError):
+                continue  # of another version, or broken: planned anew
             mark = self.mark(layer, plan)
             if path.parent == self.workspace.staging_dir(self.key, layer, mark):
                 yield plan
@@ -243,5 +289,10 @@ def preview(
         "tiles": len(job.places),
         "layers": layers,
         "notes": job.notes,
-        "gaps": job.gaps,
+        "gaps": [gap_of_all(layer, err) for layer, err in job.failed.items()],
     }
+
+
+def gap_of_all(layer: str, why: UrbanError) -> dict[str, str]:
+    """Return the gap of a layer of which nothing could be read."""
+    return {"layer": layer, "missing": "all of it", "why": str(why)}

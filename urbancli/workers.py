@@ -8,7 +8,7 @@ lock while they work.
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -52,12 +52,19 @@ class Workers(ABC):
             UrbanError: what reading a block raises beside `ServiceError`, or what keeping raises.
         """
 
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is held; nothing is read afterwards."""
+
 
 class Threads(Workers):
     """Threads of this process."""
 
     def __init__(self, count: int) -> None:
         self.count = count
+
+    def close(self) -> None:
+        """Do nothing: threads end with the reading."""
 
     def run(self, source: Source, blocks: Sequence[Block], keep: Keep) -> Outcomes:
         """Read and keep each block on a thread."""
@@ -102,15 +109,22 @@ class Dask(Workers):
             raise UrbanError(
                 "--scheduler wants Dask: `pip install 'urbancli[scale]'`, here and on its workers"
             ) from err
+        self._client: Any = None
         try:
             self._client = Client(address, timeout=CONNECT_S, set_as_default=False)
             self._client.wait_for_workers(1, timeout=CONNECT_S)
         except (OSError, ValueError, TimeoutError) as err:
+            self.close()
             raise ServiceError(
                 f"no Dask scheduler with workers at {address}: start `dask scheduler` and `dask "
                 "worker`, or leave out --scheduler"
             ) from err
         self.count = sum(self._client.nthreads().values())
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        if self._client is not None:
+            self._client.close(timeout=CONNECT_S)
 
     def run(self, source: Source, blocks: Sequence[Block], keep: Keep) -> Outcomes:
         """Read each block on the cluster and keep it here."""
@@ -169,7 +183,8 @@ def _outcome(future: Any) -> pa.Table | ServiceError:
 
 @contextlib.contextmanager
 def _lost_cluster() -> Generator[None, None, None]:
-    from distributed import CancelledError, CommClosedError
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
 
     try:
         yield
@@ -197,6 +212,13 @@ class Patience:
     first_pause_s: float = FIRST_PAUSE_S
     say: Callable[[str], None] = lambda line: None
 
+    def pauses(self) -> Iterator[float]:
+        """Yield seconds to wait, each twice the last, no more in all than the patience."""
+        waited, pause = 0.0, self.first_pause_s
+        while waited + pause <= self.total_s:
+            yield pause
+            waited, pause = waited + pause, 2 * pause
+
 
 def read_all(
     workers: Workers,
@@ -219,8 +241,7 @@ def read_all(
         told: called after each block that was read.
         patience: with a service that is down.
     """
-    left, again = list(blocks), False
-    waited, pause = 0.0, patience.first_pause_s
+    left, again, pauses = list(blocks), False, patience.pauses()
     while left:
         read, failed, down = _round(workers, source, left, keep, told)
         left = [block for block in left if block not in read]
@@ -234,15 +255,15 @@ def read_all(
             again = True
             continue
         if read:
-            waited, pause = 0.0, patience.first_pause_s
-        if waited + pause > patience.total_s:
+            pauses = patience.pauses()
+        pause = next(pauses, None)
+        if pause is None:
             return why
         patience.say(
             f"{source.layer}: {first}; asked again in {pause:.0f} s ({len(left)} of {len(blocks)} "
             "blocks left; Ctrl-C stops, finished blocks are kept)"
         )
         time.sleep(pause)
-        waited, pause = waited + pause, 2 * pause
     return {}
 
 

@@ -87,6 +87,8 @@ def service_sources(
             sources.append(module.Source(net=net, save_in=save_in, refresh=refresh))
         else:
             sources.append(module.Source(net=net, save_in=save_in))
+    if asked["composite"] and "sentinel2" not in {source.layer for source in sources}:
+        raise UsageError("--composite is of sentinel2 from a catalogue: add --layer sentinel2")
     if any(asked.values()) and not {source.layer for source in sources} & set(CATALOGUED):
         raise UsageError("--since, --until and --composite choose among the scenes of a catalogue")
     return sources

@@ -1,5 +1,6 @@
 """`urban fetch`: a city's tiles, layers and labels into `data/<city>/`."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -130,10 +131,11 @@ def command(
         accept_gaps=accept_gaps,
         patience=Patience(patience * 60, say=say),
     )
-    if dry_run:
-        _show_plan(workspace, found, sources, engine, as_json=json)
-    else:
-        run_fetch(workspace, found, sources, specs, engine, as_json=json)
+    with contextlib.closing(engine.workers):
+        if dry_run:
+            _show_plan(workspace, found, sources, engine, as_json=json)
+        else:
+            run_fetch(workspace, found, sources, specs, engine, as_json=json)
 
 
 def run_fetch(

@@ -229,6 +229,8 @@ class Source(EntitySource):
                 "by URBAN_OVERPASS_URL"
             )
         folder = self.path.with_name(f".{self.path.name}.pieces")
+        if self._refresh:
+            shutil.rmtree(folder, ignore_errors=True)
         wanted: list[Question] = [*boxes(places)]
         found = self._bring_all(folder, wanted, 0)
         ways, left_out = missing_ways([path for _, path in found])
