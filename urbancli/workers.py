@@ -133,31 +133,30 @@ class Dask(Workers):
         waiting = iter(blocks)
         with _lost_cluster():
             shared = self._client.scatter(source, broadcast=True)
-            of: dict[Any, Block] = {}
+            running: dict[str, tuple[Any, Block]] = {}
 
             def submit(most: int) -> list[Any]:
-                more = []
+                futures = []
                 for block in islice(waiting, most):
                     future = self._client.submit(_read, shared, block, pure=False)
-                    of[future.key] = block
-                    more.append(future)
-                return more
+                    running[future.key] = (future, block)
+                    futures.append(future)
+                return futures
 
-            ended = as_completed(submit(self.AHEAD * self.count))
+            ended = as_completed(submit(self.AHEAD * self.count), loop=self._client.loop)
             try:
                 for future in ended:
-                    block = of.pop(future.key)
+                    _, block = running.pop(future.key)
                     outcome = _outcome(future)
+                    future.release()
+                    ended.update(submit(1))
                     if isinstance(outcome, ServiceError):
                         yield block, outcome
                     else:
                         keep(block, outcome)
                         yield block, None
-                    future.release()
-                    ended.update(submit(1))
             finally:
-                with contextlib.suppress(Exception):
-                    self._client.cancel(list(ended.futures), force=True)
+                self._client.cancel([future for future, _ in running.values()], force=True)
 
 
 def _read(source: Source, block: Block) -> pa.Table:
