@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -60,7 +61,9 @@ def stac_api(files: list[Path], public: str, *more: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = [str(program), "serve", "--addr", public, "--bind", f"127.0.0.1:{port}"]
+    # Dies with this process, also where that is killed.
+    leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    arguments = [*leash, str(program), "serve", "--addr", public, "--bind", f"127.0.0.1:{port}"]
     with subprocess.Popen(
         [*arguments, *more, *map(str, files)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
