@@ -3,6 +3,7 @@
 What is pinned holds no absolute path and no signature.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -119,6 +120,32 @@ class Item:
         raise UrbanError(
             f"item {self.item_id} of '{self.collection}' has no asset {' or '.join(names)}: it has "
             f"{', '.join(sorted(self.assets)[:12]) or 'none'}; use another catalogue or collection"
+        )
+
+    def number(self, name: str) -> float | None:
+        """Return a property that is a number; None where the item does not say it, or null.
+
+        Raises:
+            UrbanError: it says something else.
+        """
+        said = self.properties.get(name)
+        if said is None:
+            return None
+        try:
+            found = math.nan if isinstance(said, bool) else float(said)
+        except (TypeError, ValueError, OverflowError):
+            found = math.nan
+        if not math.isfinite(found):
+            raise self.broken(name)
+        return found
+
+    def broken(self, name: str) -> UrbanError:
+        """Return the error for a property that says what cannot be."""
+        said = " ".join(str(self.properties.get(name)).split())
+        said = said if len(said) <= 40 else said[:40] + "…"
+        return UrbanError(
+            f"item {self.item_id} of '{self.collection}' is broken: its {name} is '{said}'; mend "
+            "or remove it, or use another catalogue"
         )
 
     def pin(self, assets: dict[str, Asset], **more: Any) -> dict[str, Any]:

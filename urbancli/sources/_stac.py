@@ -192,9 +192,11 @@ class Catalogue:
             footprint = shapely.geometry.shape(document["geometry"])
             text = properties.get("datetime") or properties["start_datetime"]
             acquired = datetime.fromisoformat(text)
-            hrefs = {name: str(asset["href"]) for name, asset in document["assets"].items()}
+            hrefs = {name: asset["href"] for name, asset in document["assets"].items()}
             if footprint.is_empty or acquired.tzinfo is None:
                 raise ValueError("geometry or time")
+            if not all(isinstance(href, str) for href in hrefs.values()):
+                raise ValueError("href of an asset")
         except (KeyError, ValueError, TypeError, AttributeError) as err:
             raise UrbanError(
                 f"the item {document.get('id', '?')} in {self.where} is broken "

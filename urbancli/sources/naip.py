@@ -138,8 +138,10 @@ class Source(StacSource):
 
     def _native_size(self, item: Item, epsg: int) -> float:
         """Return an image's pixel size as its item says, else as its file does, metres."""
-        if item.properties.get("gsd"):
-            return float(item.properties["gsd"])
+        if said := item.number("gsd"):
+            if said < 0:
+                raise item.broken("gsd")
+            return said
         sides = self._rasters.read(item.asset(ASSET), lambda dataset: pixel_sides_m(dataset, epsg))
         return round(float(np.sqrt(np.prod(sides))), 3)
 
@@ -196,7 +198,10 @@ class Source(StacSource):
 
 def year(item: Item) -> int:
     """Return the year of an image: of its state's programme, else of its date."""
-    return int(item.properties.get("naip:year") or item.acquired.year)
+    found = int(item.number("naip:year") or item.acquired.year)
+    if not 1900 <= found <= 9999:
+        raise item.broken("naip:year")
+    return found
 
 
 def choose(items: Sequence[Item], places: Places) -> tuple[list[Item], bool]:

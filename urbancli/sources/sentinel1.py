@@ -172,7 +172,7 @@ def _one_direction(items: Sequence[Item], places: Places) -> tuple[str, list[Dat
     best: tuple[tuple[int, int], str, list[Date[Item]]] = ((-1, -1), "", [])
     for direction in sorted({_direction(item) for item in items}):
         of_it = [item for item in items if _direction(item) == direction]
-        dates = by_date(of_it, places, apart=lambda item: item.properties.get(ORBIT))
+        dates = by_date(of_it, places, apart=lambda item: item.number(ORBIT))
         count = np.sum([share_seen(date.footprint, places) > 0.5 for date in dates], axis=0)
         shown = (int((count > 0).sum()), int(count.sum()))
         best = max(best, (shown, direction, dates), key=lambda each: each[0])
@@ -180,7 +180,10 @@ def _one_direction(items: Sequence[Item], places: Places) -> tuple[str, list[Dat
 
 
 def _direction(item: Item) -> str:
-    return str(item.properties.get(DIRECTION) or "unknown").lower()
+    said = item.properties.get(DIRECTION) or "unknown"
+    if not isinstance(said, str):
+        raise item.broken(DIRECTION)
+    return said.lower()
 
 
 def farthest_apart(dates: Sequence[Date[Item]]) -> list[Date[Item]]:

@@ -49,6 +49,7 @@ hides what a city is made of, and bright clouds are taken for it."""
 
 OFFSET = 1000
 OFFSET_SINCE = (4, 0)
+APPLIED = "earthsearch:boa_offset_applied"
 
 COMPOSITES = ("median", "least-cloud")
 
@@ -222,9 +223,11 @@ def offset(item: Item) -> tuple[int, str]:
         UrbanError: the item does not say what its provider says of every item.
     """
     said = item.properties
-    applied = said.get("earthsearch:boa_offset_applied")
+    applied = said.get(APPLIED)
+    if applied is not None and not isinstance(applied, bool):
+        raise item.broken(APPLIED)
     if applied is True:
-        return 0, "earthsearch:boa_offset_applied"
+        return 0, APPLIED
     if applied is None and MASK_ASSETS[0] not in item.assets:
         return _of_band(item), "raster:bands"
     try:
@@ -234,7 +237,7 @@ def offset(item: Item) -> tuple[int, str]:
             f"item {item.item_id} does not say its processing baseline (s2:processing_baseline), "
             "on which the offset depends: use another collection or catalogue"
         ) from err
-    rule = "s2:processing_baseline" if applied is None else "earthsearch:boa_offset_applied"
+    rule = "s2:processing_baseline" if applied is None else APPLIED
     return (OFFSET if version >= OFFSET_SINCE else 0), rule
 
 
@@ -244,9 +247,11 @@ def _of_band(item: Item) -> int:
     Raises:
         UrbanError: it says nothing, or what cannot be.
     """
-    band = (item.asset(*ASSETS["B04"]).said.get("raster:bands") or [{}])[0]
-    scale, added = band.get("scale"), band.get("offset")
-    taken = None if not scale or added is None else round(-added / scale)
+    try:
+        band = item.asset(*ASSETS["B04"]).said["raster:bands"][0]
+        taken = round(-band["offset"] / band["scale"])
+    except (LookupError, TypeError, ArithmeticError, ValueError):
+        taken = None
     if taken not in {0, OFFSET}:
         raise UrbanError(
             f"item {item.item_id} does not say whether the offset of {OFFSET} is still in its "
@@ -258,8 +263,8 @@ def _of_band(item: Item) -> int:
 
 def _clouds(date: Date[Item]) -> float:
     """Return the mean cloud cover of a date's scenes, percent; 100 where an item does not say."""
-    said = [float(item.properties.get("eo:cloud_cover", 100.0)) for item in date.items]
-    return float(np.mean(said))
+    said = [item.number("eo:cloud_cover") for item in date.items]
+    return float(np.mean([100.0 if cover is None else cover for cover in said]))
 
 
 def _newest_processing_first(date: Date[Item]) -> list[Item]:
