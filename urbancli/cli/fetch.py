@@ -165,7 +165,7 @@ def run_fetch(
         print_json(result)
     elif not quiet:
         render(result)
-    _exit_with_gaps(result["gaps"])
+    _exit_with_gaps(result["gaps"], engine)
 
 
 def _show_plan(
@@ -181,16 +181,16 @@ def _show_plan(
         print_json(result)
     else:
         render_plan(result)
-    _exit_with_gaps(result["gaps"])
+    _exit_with_gaps(result["gaps"], engine)
 
 
-def _exit_with_gaps(gaps: list[dict[str, str]]) -> None:
+def _exit_with_gaps(gaps: list[dict[str, str]], engine: Any) -> None:
     """Say what is missing and how to go on, and leave with the exit code for gaps."""
     if not gaps:
         return
     from urbancli.report.fetched import render_gaps
 
-    render_gaps(gaps)
+    render_gaps(gaps, accepted=engine.accept_gaps)
     raise typer.Exit(WITH_GAPS)
 
 

@@ -38,7 +38,7 @@ def render(summary: dict[str, Any]) -> None:
             console.print(f"layers/{name}: {remark}", markup=False, highlight=False)
 
 
-def render_gaps(gaps: list[dict[str, str]]) -> None:
+def render_gaps(gaps: list[dict[str, str]], *, accepted: bool) -> None:
     """Print on stderr what no service gave, why, and how to go on."""
     from rich.console import Console
     from rich.markup import escape
@@ -51,10 +51,8 @@ def render_gaps(gaps: list[dict[str, str]]) -> None:
     for gap in gaps:
         table.add_row(escape(gap["layer"]), gap["missing"], escape(gap["why"]))
     console.print(table)
-    console.print(
-        "finished with gaps: run the same command again, what was read is kept "
-        "(--accept-gaps finishes layers without it)"
-    )
+    remedy = "" if accepted else " (--accept-gaps finishes layers without it)"
+    console.print(f"finished with gaps: run the same command again, what was read is kept{remedy}")
 
 
 def render_plan(plan: dict[str, Any]) -> None:
@@ -79,6 +77,8 @@ LEFT_OUT = {
     "without_coordinates": "without coordinates in range",
     "broken": "broken",
     "metadata_only": "with metadata tags only",
+    "closed": "closed for good",
+    "no_point_of_interest": "no points of interest",
 }
 """Keys of a layer's facts that count what did not come in."""
 
@@ -90,6 +90,16 @@ CHANGED = {
     "duplicate_ids": "with an id made unique",
 }
 """Keys of a layer's facts that count what came in otherwise than it was; some may lie outside."""
+
+PHOTOS_LEFT_OUT = {
+    "outside": "outside the city",
+    "left_out": "beyond the most a tile",
+    "without_position": "without position",
+    "unreadable": "unreadable",
+    "copies": "copies",
+    "gone": "gone from the service",
+}
+"""Keys of a street-view layer's facts that count photos that did not come in."""
 
 LABEL_LEFT_OUT = {"outside": "outside the city", "without_geometry": "without geometry"}
 LABEL_CHANGED = {
@@ -104,6 +114,10 @@ def _layer(facts: dict[str, Any]) -> tuple[str, str, str]:
     if "bands" in facts:
         what = f"{len(facts['bands'])} bands of {facts['dtype']} at {facts['pixel_m']:g} m"
         return what, "", f"resampled from {facts['native_m']:g} m"
+    if "photos" in facts:
+        what = f"{facts['licence']}, at most {facts['per_tile']} photos a tile"
+        headed = f"{facts['with_heading']:,} with heading"
+        return what, _counts(facts, PHOTOS_LEFT_OUT), headed
     # What carries metadata tags only is not counted among the entities, but it was read.
     read = facts["counted"] + facts.get("metadata_only", 0)
     return f"{facts['licence']}, {read:,} read", _counts(facts, LEFT_OUT), _counts(facts, CHANGED)
@@ -112,13 +126,16 @@ def _layer(facts: dict[str, Any]) -> tuple[str, str, str]:
 def _remarks(facts: dict[str, Any]) -> list[str]:
     """Return what a user should know of a layer beyond its counts, a line each."""
     remarks = [facts["advice"]] if facts.get("advice") else []
+    if gaps := facts.get("provenance", {}).get("gaps"):
+        remarks.append(f"without {len(gaps)} blocks that could not be read (--accept-gaps)")
     if facts.get("mask_band"):
         remarks.append(f"band {facts['mask_band']} is alpha: it was read as the mask, not a band")
     if hidden := facts.get("hidden_inputs"):
         remarks.append(
             f"{', '.join(hidden)} wholly under earlier files: seen only where these are invalid"
         )
-    share = facts["tiles_with_any"] / facts["tiles"] if "tiles_with_any" in facts else 1.0
+    counted = "tiles_with_any" in facts and "photos" not in facts
+    share = facts["tiles_with_any"] / facts["tiles"] if counted else 1.0
     if share < FEW:
         remarks.append(
             f"only {share:.0%} of the tiles hold any entity: is the file an extract of a part of "
