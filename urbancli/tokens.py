@@ -257,7 +257,7 @@ def _read_blocks(paths: Sequence[Path], name: str) -> Iterator[npt.NDArray[Any]]
     """Yield one array of each block."""
     for path in paths:
         try:
-            with np.load(path, allow_pickle=False) as block:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as block:
                 array = np.ascontiguousarray(block[name])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
             raise UrbanError(f"{path} is broken: delete it and run the same command again") from err
