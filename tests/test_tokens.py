@@ -147,6 +147,19 @@ def test_dropping_takes_the_name_away_and_leaves_the_rest() -> None:
         batch.drop(["b", "a"])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_batch_on_a_gpu_is_the_one_on_the_processor() -> None:
+    rng = np.random.default_rng(0)
+    tokens = {f"{make.__name__} {kind}": make(rng, 500, 64, kind) for kind in KINDS
+              for make in (bags, singles)}  # fmt: skip
+    index = rng.integers(0, 500, 300)
+    wanted, found = make_batch(tokens, index), make_batch(tokens, index, "cuda")
+    for name, part in wanted.modalities.items():
+        for field in ("values", "offsets", "positions", "present", "pooled"):
+            here, there = getattr(part, field), getattr(found.modalities[name], field)
+            assert there.is_cuda and torch.equal(there.cpu(), here), (name, field)
+
+
 # --- what a batch costs ------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,22 @@ def test_rows_lie_together_in_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(old.take([3, 0]).values, values[[3, 0]])
 
 
+def test_a_writer_holds_a_few_blocks_and_never_the_whole(tmp_path: Path) -> None:
+    block, width = 1000, 256
+
+    def encode(start: int, stop: int) -> Tokens:
+        return single_tokens(np.full((stop - start, width), start % 1024, np.float16))
+
+    encode(0, 1)
+    tracemalloc.start()
+    made = write_tokens(tmp_path, FACTS, 40 * block, encode, block)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made.values.nbytes == 40 * block * width * 2
+    assert peak < 10 * block * width * 2
+    np.testing.assert_array_equal(made.values[::block, 0], np.arange(40) * block % 1024)
+
+
 # --- crashes -----------------------------------------------------------------------------------
 
 SCRIPT = """
@@ -196,6 +213,15 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, name: str
     with pytest.raises(UrbanError, match="is broken"):
         load_tokens(tmp_path)
     (tmp_path / f"{name}.npy").unlink()
+    with pytest.raises(UrbanError, match="is broken"):
+        load_tokens(tmp_path)
+
+
+def test_values_of_other_tokens_are_refused(tmp_path: Path) -> None:
+    whole().save(tmp_path, FACTS)
+    other = whole().take(np.arange(20))
+    for name in ("values", "positions"):
+        np.save(tmp_path / f"{name}.npy", getattr(other, name))
     with pytest.raises(UrbanError, match="is broken"):
         load_tokens(tmp_path)
 
