@@ -128,7 +128,7 @@ def test_both_sides_of_the_antimeridian_and_all_longitudes_of_a_pole_are_one_pla
 @pytest.mark.parametrize("degrees", [40, LARGEST])
 def test_float32_is_finite_and_near_float64_at_the_same_rounded_places(degrees: int) -> None:
     generator = torch.Generator().manual_seed(3)
-    polar = torch.rand(2000, 2, generator=generator) * torch.tensor([360.0, 2.0])
+    polar = torch.rand(300, 2, generator=generator) * torch.tensor([360.0, 2.0])
     polar += torch.tensor([-180.0, 88.0])
     rounded = torch.cat([places().float(), polar, -polar])
     found = real_harmonics(rounded, degrees)

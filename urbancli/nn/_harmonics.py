@@ -22,9 +22,13 @@ import math
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+PLACES_AT_ONCE = 1000
+"""On a CPU: the three degrees of so many places that are at work stay in its cache."""
 
 
 def real_harmonics(lonlat: Tensor, degrees: int) -> Tensor:
@@ -63,11 +67,24 @@ def _factors(degrees: int) -> tuple[Tensor, Tensor]:
 
 
 def _recur(lon: Tensor, lat: Tensor, degrees: int) -> Tensor:
-    """Return (B, L²) of lon, lat (B,) in radians, float64, filled in place degree by degree."""
+    """Return the harmonics (B, L²), float64, of lon, lat (B,) in radians."""
+    if lon.device.type != "cpu":
+        out = lon.new_empty(len(lon), degrees**2)
+        _fill(out, lon, lat, degrees)
+        return out
+    # NumPy asks for huge pages, torch does not: for 128 MB of fresh memory 20 ms against 110.
+    out = torch.from_numpy(np.empty((len(lon), degrees**2)))
+    for first in range(0, len(lon), PLACES_AT_ONCE):
+        some = slice(first, first + PLACES_AT_ONCE)
+        _fill(out[some], lon[some], lat[some], degrees)
+    return out
+
+
+def _fill(out: Tensor, lon: Tensor, lat: Tensor, degrees: int) -> None:
+    """Fill `out` (B, L²) in place, degree by degree: all its orders from the two degrees before."""
     a, b = (factor.to(lon.device) for factor in _factors(degrees))
     z = torch.sin(lat)[:, None]
     x, y = torch.cos(lat) * torch.cos(lon), torch.cos(lat) * torch.sin(lon)
-    out = lon.new_empty(len(lon), degrees**2)
     real, imaginary = torch.full_like(lon, math.sqrt(1 / (4 * math.pi))), torch.zeros_like(lon)
     out[:, 0] = real
     for degree in range(1, degrees):
@@ -83,7 +100,6 @@ def _recur(lon: Tensor, lat: Tensor, degrees: int) -> Tensor:
         if degree > 1:
             before = out[:, (degree - 2) ** 2 : (degree - 1) ** 2]
             row[:, 2:-2].addcmul_(before, b[start + 2 : stop - 2], value=-1)
-    return out
 
 
 class _Harmonics(torch.autograd.Function):
