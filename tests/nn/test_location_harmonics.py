@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.special import sph_harm_y_all
 from torch import Tensor
 
-from urbancli.nn._harmonics import real_harmonics
+from urbancli.nn._harmonics import PLACES_AT_ONCE, real_harmonics
 
 LARGEST = 100
 
@@ -175,5 +175,27 @@ def test_the_gradient_of_one_coordinate_needs_not_the_other() -> None:
     torch.testing.assert_close(alone.grad, whole.grad[:, 1])
 
 
+@pytest.mark.parametrize("count", [PLACES_AT_ONCE, PLACES_AT_ONCE + 1, 2 * PLACES_AT_ONCE + 7])
+def test_the_blocks_of_many_places_join_without_a_gap(count: int) -> None:
+    index = torch.arange(count) % len(places())
+    wanted = real_harmonics(places(), 6)[index]
+    torch.testing.assert_close(real_harmonics(places()[index], 6), wanted, rtol=0, atol=1e-15)
+
+
 def test_no_place_gives_no_row() -> None:
     assert real_harmonics(torch.empty(0, 2, dtype=torch.float64), 4).shape == (0, 16)
+
+
+def test_off_the_cpu_there_is_one_block_on_the_device_of_the_places() -> None:
+    """The meta device computes nothing: it refuses tensors of another device, as a GPU does."""
+    lonlat = torch.empty(5, 2, dtype=torch.float64, device="meta", requires_grad=True)
+    found = real_harmonics(lonlat, 4)
+    assert found.device.type == "meta" and found.shape == (5, 16)
+    found.sum().backward()
+    assert lonlat.grad is not None and lonlat.grad.shape == (5, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_gives_the_same() -> None:
+    found = real_harmonics(places().cuda(), LARGEST).cpu()
+    torch.testing.assert_close(found, real_harmonics(places(), LARGEST), rtol=0, atol=1e-10)
