@@ -1,11 +1,19 @@
-"""Tokens: a frozen encoder's output per place, and batches of them.
+"""Tokens: a frozen encoder's output per place, their files, and batches of them.
+
+The files are memory-mapped and keep their dtype until a batch is made of them: a batch is gathered
+row by row straight into its own tensors, and nothing else is copied. Files of many places are
+written block by block.
 
 `Batch.drop` is the only place in the package where a modality goes missing: a mask, never zeros
 that a method might read.
 """
 
-from collections.abc import Iterable, Mapping
+import itertools
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +25,15 @@ from urbancli.workspace import atomic_path, read_json, sweep, write_json
 
 if TYPE_CHECKING:
     import torch
+
+ARRAYS = ("values", "offsets", "positions", "present")
+"""The arrays of tokens, each a file."""
+
+BLOCK_PLACES = 4096
+"""Places that `write_tokens` encodes and keeps at a time."""
+
+SCRATCH_BYTES = 1 << 20
+"""What gathering and pooling need beside their result, about: it stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -53,36 +70,50 @@ class Tokens:
         A single token is itself (D = d). A bag of tokens becomes its mean, its signed
         log1p(|sum|), which keeps how many there are, and log1p of their number: D = 2 d + 1.
         """
-        counts = np.diff(self.offsets)
-        if not self.bag:
-            out = np.zeros((len(self), self.values.shape[1]), dtype=_wide(self.values))
-            out[self.present] = self.values
-            return out
-        sums = np.zeros((len(self), self.values.shape[1]), dtype=np.float64)
-        full = counts > 0
-        if full.any():
-            starts = self.offsets[:-1][full]
-            sums[full] = np.add.reduceat(self.values.astype(np.float64), starts, axis=0)
-        mean = sums / np.maximum(counts, 1)[:, None]
-        bag = [mean, np.sign(sums) * np.log1p(np.abs(sums)), np.log1p(counts)[:, None]]
-        return np.concatenate(bag, axis=1).astype(np.float32)
+        if self.bag:
+            return _pool_bags(self.values, self.offsets)
+        out = np.zeros((len(self), self.values.shape[1]), dtype=_wide(self.values))
+        out[self.present] = self.values
+        return out
+
+    def rows(self, index: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return which rows of `values` the places at an index have, and their own offsets.
+
+        Args:
+            index: (B,) integers in [0, N), in any order and with repeats.
+
+        Returns:
+            (ΣT,) and (B + 1,), both int64.
+
+        Raises:
+            IndexError: there is no such place.
+        """
+        index = np.asarray(index, dtype=np.int64)
+        _check_range(index, len(self))
+        starts = self.offsets[index]
+        counts = self.offsets[index + 1] - starts
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+        return rows, offsets
 
     def take(self, index: npt.ArrayLike) -> "Tokens":
-        """Return the tokens of the places at an integer index, copied."""
-        index = np.asarray(index, dtype=np.int64)
-        counts = np.diff(self.offsets)[index]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        rows = np.repeat(self.offsets[index] - offsets[:-1], counts) + np.arange(offsets[-1])
+        """Return the tokens of the places at an index, see `rows`, copied."""
+        rows, offsets = self.rows(index)
         return Tokens(
-            self.values[rows], offsets, self.positions[rows], self.present[index], self.bag
+            _gather(self.values, rows),
+            offsets,
+            _gather(self.positions, rows),
+            self.present[np.asarray(index, dtype=np.int64)],
+            self.bag,
         )
 
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the arrays as .npy files, and `tokens.json` last: it exists, so all is there."""
         sweep(folder)
-        for name in ("values", "offsets", "positions", "present"):
+        for name in ARRAYS:
             with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, getattr(self, name), allow_pickle=False)
+                # Rows must lie together: a batch of a transposed file would read all of it.
+                np.save(file, np.ascontiguousarray(getattr(self, name)), allow_pickle=False)
         write_json(folder / "tokens.json", {**facts, "bag": self.bag})
 
 
@@ -90,20 +121,52 @@ def _wide(values: npt.NDArray[Any]) -> Any:
     return np.float32 if values.dtype == np.float16 else values.dtype
 
 
-def load_tokens(folder: Path) -> Tokens:
-    """Return saved tokens, memory-mapped.
+def _check_range(index: npt.NDArray[np.int64], size: int) -> None:
+    if len(index) and not 0 <= index.min() <= index.max() < size:
+        raise IndexError(f"indices {index.min()} to {index.max()} of an array of {size}")
 
-    Raises:
-        UrbanError: they are not whole.
-    """
-    facts = read_json(folder / "tokens.json")
-    names = ("values", "offsets", "positions", "present")
-    try:
-        arrays = [np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names]
-    except (OSError, ValueError) as err:
-        raise UrbanError(f"{folder} is broken: delete it and run `urban train` again") from err
-    values, offsets, positions, present = arrays
-    return Tokens(values, offsets, positions, present, facts["bag"])
+
+def _gather(
+    array: npt.NDArray[Any], rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
+    """Return `array[rows]` in `out`, or in a new array: one copy, at the speed of memory."""
+    _check_range(rows, len(array))
+    # numpy asks for huge pages; a buffer of torch's is several times slower to write first.
+    out = np.empty((len(rows), *array.shape[1:]), array.dtype) if out is None else out
+    source = np.asarray(array)
+    if source.flags.c_contiguous:
+        # Any mode but `raise` writes to `out` directly; the range is checked above.
+        np.take(source, rows, axis=0, out=out, mode="clip")
+    else:
+        out[...] = source[rows]
+    return out
+
+
+def _pool_bags(values: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return `Tokens.pooled` of bags, (N, 2 d + 1), a few places at a time."""
+    size, width = len(offsets) - 1, int(values.shape[1])
+    out = np.empty((size, 2 * width + 1), np.float32)
+    # Float64 of the tokens, or of the sums of so many places without any.
+    step = max(1, SCRATCH_BYTES // (8 * max(width, 1)))
+    start = 0
+    while start < size:
+        reach = int(np.searchsorted(offsets, offsets[start] + step, side="right")) - 1
+        stop = min(max(reach, start + 1), start + step, size)
+        out[start:stop] = _pool_some(values, np.asarray(offsets[start : stop + 1]))
+        start = stop
+    return out
+
+
+def _pool_some(values: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    counts = np.diff(offsets)
+    sums = np.zeros((len(counts), values.shape[1]), dtype=np.float64)
+    full = counts > 0
+    if full.any():
+        tokens = values[offsets[0] : offsets[-1]].astype(np.float64)
+        sums[full] = np.add.reduceat(tokens, offsets[:-1][full] - offsets[0], axis=0)
+    mean = sums / np.maximum(counts, 1)[:, None]
+    bag = [mean, np.sign(sums) * np.log1p(np.abs(sums)), np.log1p(counts)[:, None]]
+    return np.concatenate(bag, axis=1)
 
 
 def single_tokens(values: npt.NDArray[Any], present: npt.NDArray[np.bool_] | None = None) -> Tokens:
@@ -119,23 +182,146 @@ def single_tokens(values: npt.NDArray[Any], present: npt.NDArray[np.bool_] | Non
     return Tokens(kept, offsets, np.zeros((len(kept), 0), np.float32), present, bag=False)
 
 
+# --- files -----------------------------------------------------------------------------------
+
+
+def load_tokens(folder: Path) -> Tokens:
+    """Return saved tokens, memory-mapped.
+
+    Raises:
+        UrbanError: they are not whole, or do not belong together.
+    """
+    facts = read_json(folder / "tokens.json")
+    broken = f"{folder} is broken: delete it and run the same command again"
+    try:
+        arrays = [np.lib.format.open_memmap(folder / f"{n}.npy", mode="r") for n in ARRAYS]
+        values, offsets, positions, present = arrays
+        tokens = Tokens(values, offsets, positions, present, facts["bag"])
+        total = len(values)
+        whole = len(offsets) == len(present) + 1 and offsets[0] == 0 and offsets[-1] == total
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as err:
+        raise UrbanError(broken) from err
+    if not whole or len(positions) != total:
+        raise UrbanError(broken)
+    return tokens
+
+
+def write_tokens(
+    folder: Path,
+    facts: dict[str, Any],
+    size: int,
+    encode: Callable[[int, int], Tokens],
+    block_places: int = BLOCK_PLACES,
+) -> Tokens:
+    """Encode places block by block into a folder, unless they are there; return them, mapped.
+
+    A finished block waits in `blocks/`: a call that was killed goes on where it stopped. When all
+    are there they are joined, one in memory at a time, to the files that `Tokens.save` would have
+    written, `tokens.json` last. Until then the disk holds them twice.
+
+    Args:
+        folder: of these tokens alone: its name says what they depend on.
+        facts: JSON-able, for `tokens.json`.
+        size: N, number of places.
+        encode: from (start, stop) to the tokens of places start … stop − 1, in their order.
+        block_places: places in a block.
+
+    Raises:
+        UrbanError: a finished block is broken, or the disk is full.
+        ValueError: blocks differ in width, dtype or kind: a bug of the encoder.
+    """
+    blocks = folder / "blocks"
+    if not (folder / "tokens.json").exists():
+        sweep(folder)
+        paths = []
+        for start in range(0, max(size, 1), block_places):
+            stop = min(start + block_places, size)
+            paths.append(blocks / f"{start:09d}-{stop:09d}.npz")
+            if not paths[-1].exists():
+                _save_block(paths[-1], encode(start, stop), stop - start)
+        bag = _join(folder, paths)
+        write_json(folder / "tokens.json", {**facts, "bag": bag})
+    shutil.rmtree(blocks, ignore_errors=True)
+    return load_tokens(folder)
+
+
+def _save_block(path: Path, tokens: Tokens, size: int) -> None:
+    if len(tokens) != size:
+        raise ValueError(f"{len(tokens)} places encoded, {size} asked for")
+    arrays = {name: getattr(tokens, name) for name in ARRAYS}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, bag=np.array(tokens.bag), **arrays)
+
+
+def _read_blocks(paths: Sequence[Path], name: str) -> Iterator[npt.NDArray[Any]]:
+    """Yield one array of each block."""
+    for path in paths:
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as block:
+                array = np.ascontiguousarray(block[name])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+            raise UrbanError(f"{path} is broken: delete it and run the same command again") from err
+        yield array
+
+
+def _join(folder: Path, paths: Sequence[Path]) -> bool:
+    """Write the arrays of all blocks as one .npy file each; return whether they are bags."""
+    kinds = {bool(bag) for bag in _read_blocks(paths, "bag")}
+    counts = [np.diff(offsets) for offsets in _read_blocks(paths, "offsets")]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+    lengths = {"values": int(offsets[-1]), "positions": int(offsets[-1])}
+    for name in ARRAYS:
+        parts = iter([offsets]) if name == "offsets" else _read_blocks(paths, name)
+        first = next(parts)
+        form = (first.dtype.str, first.shape[1:])
+        length = {**lengths, "offsets": len(offsets), "present": len(offsets) - 1}[name]
+        header = {"descr": form[0], "fortran_order": False, "shape": (length, *form[1])}
+        with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in itertools.chain([first], parts):
+                length -= len(part)
+                if (part.dtype.str, part.shape[1:]) != form or len(kinds) > 1:
+                    raise ValueError(f"blocks in {folder} differ in the form of their {name}")
+                file.write(part.data if part.size else b"")
+            if length:
+                raise ValueError(f"blocks in {folder} have offsets that miss their {name}")
+    return kinds.pop()
+
+
+# --- batches ---------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class TokenBatch:
-    """The tokens of one modality of B places as tensors on one device.
+    """The tokens of one modality of B places as tensors on one device, to be read only.
 
     Attributes:
         values: (ΣT, d) float32; float64 for coordinates.
         offsets: (B + 1,) int64.
         positions: (ΣT, p) float32.
-        pooled: (B, D) as `Tokens.pooled`.
         present: (B,) bool.
+        bag: as of `Tokens`.
     """
 
     values: "torch.Tensor"
     offsets: "torch.Tensor"
     positions: "torch.Tensor"
-    pooled: "torch.Tensor"
     present: "torch.Tensor"
+    bag: bool
+
+    @cached_property
+    def pooled(self) -> "torch.Tensor":
+        """(B, D) as `Tokens.pooled`: made when first read; `values` itself where it is the same."""
+        import torch
+
+        if self.bag:
+            pooled = _pool_bags(self.values.cpu().numpy(), self.offsets.cpu().numpy())
+            return torch.from_numpy(pooled).to(self.values.device)
+        if len(self.values) == len(self.present):
+            return self.values
+        out = self.values.new_zeros((len(self.present), self.values.shape[1]))
+        out[self.present] = self.values
+        return out
 
 
 @dataclass(frozen=True)
@@ -172,19 +358,37 @@ def make_batch(tokens: Mapping[str, Tokens], index: npt.ArrayLike, device: str =
     import torch
 
     index = np.asarray(index, dtype=np.int64)
-
-    def tensor(array: npt.NDArray[Any]) -> "torch.Tensor":
-        wide = array.astype(_wide(array)) if array.dtype == np.float16 else array
-        return torch.from_numpy(np.ascontiguousarray(wide)).to(device)
-
     parts = {}
-    for name, all_tokens in tokens.items():
-        part = all_tokens.take(index)
+    for name, part in tokens.items():
+        rows, offsets = part.rows(index)
         parts[name] = TokenBatch(
-            tensor(part.values),
-            tensor(part.offsets),
-            tensor(part.positions),
-            tensor(part.pooled()),
-            tensor(part.present),
+            _gather_tensor(part.values, rows, device),
+            torch.from_numpy(offsets).to(device),
+            _gather_tensor(part.positions, rows, device),
+            torch.from_numpy(part.present[index]).to(device),
+            part.bag,
         )
     return Batch(parts, len(index))
+
+
+def _gather_tensor(
+    array: npt.NDArray[Any], rows: npt.NDArray[np.int64], device: str
+) -> "torch.Tensor":
+    """Return `array[rows]` as a tensor on a device, float16 as float32."""
+    import torch
+
+    if array.dtype != np.float16:
+        return torch.from_numpy(_gather(array, rows)).to(device)
+    if torch.device(device).type == "cuda":
+        # Half the bytes cross the bus, from memory that the GPU can read by itself.
+        pinned = torch.empty((len(rows), *array.shape[1:]), dtype=torch.float16, pin_memory=True)
+        _gather(array, rows, pinned.numpy())
+        return pinned.to(device, non_blocking=True).float()
+    out = torch.from_numpy(np.empty((len(rows), *array.shape[1:]), np.float32))
+    step = max(1, SCRATCH_BYTES // max(1, array.itemsize * int(np.prod(array.shape[1:]))))
+    scratch = np.empty((min(step, len(rows)), *array.shape[1:]), array.dtype)
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        narrow = _gather(array, some, scratch[: len(some)])
+        out[start : start + step].copy_(torch.from_numpy(narrow))  # numpy widens far slower
+    return out.to(device)
