@@ -24,7 +24,7 @@ from urbancli.errors import UrbanError, unknown
 from urbancli.methods.base import Method, Optimiser, Representations, Stage
 from urbancli.nn.monitors import collapse_monitors, collapsed
 from urbancli.nn.schedules import warmup_cosine
-from urbancli.tokens import Batch, Tokens, make_batch, single_tokens
+from urbancli.tokens import Batch, Tokens, make_batch
 from urbancli.workspace import SCHEMA_VERSION, atomic_path
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -117,13 +117,6 @@ def pick_device(name: str) -> str:
     if name == "cuda" and not available:
         raise UrbanError("torch sees no GPU here: leave out --device cuda")
     return "cuda" if available and name != "cpu" else "cpu"
-
-
-def pool_once(method: Method, tokens: Mapping[str, Tokens]) -> Mapping[str, Tokens]:
-    """Return the tokens as the method reads them: pooled once where it reads nothing else."""
-    if not method.pooled_only:
-        return tokens
-    return {name: single_tokens(part.pooled(), part.present) for name, part in tokens.items()}
 
 
 def train(

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from urbancli import plugins
-from urbancli.methods.base import PRESETS, Method, Width, configure, load_method
+from urbancli.methods.base import PRESETS, Method, Width, configure, load_method, pool_once
 from urbancli.tokens import Batch, Tokens, make_batch, single_tokens
-from urbancli.training import pool_once
 
 PLACES = 12
 BATCH = np.arange(6)

@@ -19,7 +19,7 @@ from urbancli import plugins
 from urbancli.errors import UsageError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
-from urbancli.tokens import Tokens, load_tokens
+from urbancli.tokens import Tokens, write_tokens
 from urbancli.workspace import SCHEMA_VERSION, atomic_path, fingerprint
 
 State = Mapping[str, npt.NDArray[Any]]
@@ -145,8 +145,8 @@ def encode_cached(
 ) -> Tokens:
     """Return the tokens of places, from the cache of the city where it holds them.
 
-    A crash leaves a folder without `tokens.json`, which is written last: it counts as nothing, and
-    every file in it is replaced whole by the next call.
+    They are encoded block by block: a call that was killed goes on from the finished ones.
+    `tokens.json` is written last.
 
     Args:
         city: whose layer is read.
@@ -157,11 +157,17 @@ def encode_cached(
     """
     key = fingerprint([city.checksum(modality), *_where(places), state_fingerprint])
     folder = city.workspace.token_dir(city.key, modality, key)
-    if not (folder / "tokens.json").exists():
-        tokens = load_encoder(modality)[1].encode(city, modality, places, state)
-        _check(tokens, places, modality)
-        tokens.save(folder, {"modality": modality, "state": state_fingerprint})
-    return load_tokens(folder)
+    encoder = load_encoder(modality)[1]
+
+    def encode(start: int, stop: int) -> Tokens:
+        part = places.take(np.arange(start, stop))
+        tokens = encoder.encode(city, modality, part, state)
+        _check(tokens, part, modality)
+        return tokens
+
+    return write_tokens(
+        folder, {"modality": modality, "state": state_fingerprint}, len(places), encode
+    )
 
 
 def _digest(array: npt.NDArray[Any]) -> str:

@@ -5,6 +5,9 @@ metadata of a GPKG, and as a text beside a CSV. The same layer gives the same by
 """
 
 import contextlib
+import errno
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +23,10 @@ from urbancli.workspace import Workspace, atomic_path, open_parquet, write_text
 
 FORMATS = {"cog": ".tif", "gpkg": ".gpkg", "csv": ".csv"}
 """Formats and the suffixes of their files."""
+
+FULL_BYTES = 1 << 20
+"""With less room left than this a disk was full: GDAL and SQLite do not tell why they cannot write,
+and remove files of their own before we can look."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -126,20 +133,22 @@ def _whole(out: Path, suffix: str) -> Iterator[Path]:
     Raises:
         UrbanError: it cannot be written.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            made = Path(folder) / f"export{suffix}"
-            try:
-                yield made
-            except Exception as err:
-                if _is_of_gdal(err):
-                    raise UrbanError(f"cannot write {out}: {_first_line(err)}") from err
+    with (
+        atomic_path(out) as temporary,
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder,
+    ):
+        made = Path(folder) / f"export{suffix}"
+        try:
+            yield made
+        except Exception as err:
+            if not (_is_of_gdal(err) or isinstance(err, OSError)):
                 raise
-            with atomic_path(out) as temporary:
-                made.replace(temporary)
-    except OSError as err:
-        raise UrbanError(f"cannot write {out}: {err.strerror or err}") from err
+            if shutil.disk_usage(folder).free < FULL_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from err
+            if isinstance(err, OSError):
+                raise
+            raise UrbanError(f"cannot write {out}: {_first_line(err)}") from err
+        made.replace(temporary)
 
 
 def _is_of_gdal(err: Exception) -> bool:

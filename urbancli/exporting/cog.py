@@ -4,7 +4,12 @@ Samples are those of the layer, bit for bit. What is not valid is 0 and masked b
 internal mask: 0 can be a sample, so that no value is free to mean "no data".
 """
 
+import contextlib
 import errno
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,12 +56,40 @@ def write_cog(
     plain = out.with_name("plain.tif")
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_CACHEMAX=CACHE_BYTES):
         written = _write_plain(file, facts, said, plain, progress)
-        copy(plain, out, driver="COG", **COG_OPTIONS)
+        with _heard():
+            copy(plain, out, driver="COG", **COG_OPTIONS)
         plain.unlink()
         # GDAL tells nobody when the disk is full as it closes a file.
         if _read_back(out) != written:
             raise OSError(errno.EIO, "what was written is not what can be read: is the disk full?")
     return int(file.metadata.num_rows)
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Keep back what libtiff, past GDAL and Python, writes to stderr where a disk is full.
+
+    Raises:
+        OSError: it did.
+    """
+    if sys.stderr is None:
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said:
+        there = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(there, 2)
+            os.close(there)
+            said.seek(0)
+            lines = said.read().decode(errors="replace").splitlines(keepends=True)
+            of_libtiff = [line for line in lines if line.startswith("_tiff")]
+            sys.stderr.writelines(line for line in lines if line not in of_libtiff)
+            if any(os.strerror(errno.ENOSPC) in line for line in of_libtiff):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _sum(samples: npt.NDArray[Any]) -> int:
@@ -101,6 +134,7 @@ def _write_plain(
         "sparse_ok": True, "photometric": "minisblack", "interleave": "pixel",
     }  # fmt: skip
     shape = (len(facts["bands"]), side, side)
+    _check_room(out, ((cells - (west, south)) * side, side), dtype.itemsize * shape[0])
     done = total = known = 0
     with rasterio.open(out, "w", **profile) as dataset:
         _name_bands(dataset, facts)
@@ -116,6 +150,28 @@ def _write_plain(
                 done, total, known = done + 1, total + _sum(samples), known + int(valid.sum())
         progress("pixels", file.num_row_groups, file.num_row_groups)
     return total % 2**64, known
+
+
+def _check_room(out: Path, squares: tuple[npt.NDArray[np.int64], int], pixel_bytes: int) -> None:
+    """Raise where there is no room for a sparse file without compression, whose size is known.
+
+    Args:
+        out: the file.
+        squares: corners (N, 2) of the tiles in pixels, and their side.
+        pixel_bytes: of all bands.
+
+    Raises:
+        OSError: the disk is too full.
+    """
+    corners, side = squares
+    ends = [(corners + more) // BLOCK_PX for more in (0, side - 1)]
+    blocks = np.unique(
+        np.concatenate([np.stack([x[:, 0], y[:, 1]], axis=1) for x in ends for y in ends]), axis=0
+    )
+    # A mask has one bit a pixel.
+    needed = len(blocks) * (BLOCK_PX**2 * pixel_bytes + BLOCK_PX**2 // 8)
+    if shutil.disk_usage(out.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _tiles(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from urbancli import plugins
 from urbancli.errors import UrbanError, UsageError, unknown
-from urbancli.tokens import Batch, Tokens
+from urbancli.tokens import Batch, Tokens, single_tokens
 
 PRESETS = ("paper", "small")
 """`paper`: as published; `small`: for the demo and CI, never called a reproduction."""
@@ -302,3 +302,13 @@ def _kind_text(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return f"one of {', '.join(typing.get_args(kind))}"
     return "a finite number" if kind is float else f"of type {getattr(kind, '__name__', kind)}"
+
+
+def pool_once(method: Method, tokens: Mapping[str, Tokens]) -> Mapping[str, Tokens]:
+    """Return the tokens as the method reads them: pooled once where it reads nothing else."""
+    if not method.pooled_only:
+        return tokens
+    return {
+        name: single_tokens(part.pooled(), part.present) if part.bag else part
+        for name, part in tokens.items()
+    }

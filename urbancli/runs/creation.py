@@ -28,7 +28,7 @@ from urbancli.encoders.base import (
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.methods.base import Method, Width, configure, load_method, parameters_of
+from urbancli.methods.base import Method, Width, configure, load_method, parameters_of, pool_once
 from urbancli.runs.hold_out import HoldOut, held_out_places
 from urbancli.runs.run import (
     Run,
@@ -47,7 +47,6 @@ from urbancli.training import (
     Progress,
     TrainOptions,
     pick_device,
-    pool_once,
     train,
     write_tensors,
 )

@@ -14,9 +14,9 @@ from urbancli.encoders.base import State, encode_cached, encoder_facts
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.methods.base import Method, Width, load_method, restore_config
+from urbancli.methods.base import Method, Width, load_method, pool_once, restore_config
 from urbancli.tokens import Tokens, make_batch
-from urbancli.training import pick_device, pool_once, read_tensors
+from urbancli.training import pick_device, read_tensors
 from urbancli.workspace import Workspace, fingerprint, read_json, sha256
 
 EMBED_BATCH = 512

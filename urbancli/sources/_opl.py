@@ -5,8 +5,9 @@ cross from C++ to Python by the ten thousand, not one by one. For characters bey
 private use, osmium 4.3 writes another code point.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ FORMAT = "opl,add_metadata=false,locations_on_ways=true"
 
 PART_BYTES = 16 << 20
 """Of text that is parsed at a time."""
+
+LINE_BYTES = 4 << 20
+"""More than the longest line: Arrow parses as much on each thread."""
 
 KINDS = {"n": "node", "w": "way", "r": "relation"}
 
@@ -83,18 +87,28 @@ class Relations:
 
 def read_opl(path: Path) -> tuple[Nodes, Ways, Relations]:
     """Return the elements of a file in `FORMAT`, in the order they stand in it."""
-    parts: list[tuple[Nodes, Ways, Relations]] = []
+    parts: dict[int, list[Any]] = {ord("n"): [_nodes(b"")], ord("w"): [_ways(b"")],
+                                   ord("r"): [_relations(b"")]}  # fmt: skip
+    parse = {ord("n"): _nodes, ord("w"): _ways, ord("r"): _relations}
     with path.open("rb") as file:
-        while lines := file.readlines(PART_BYTES) or (not parts and [b""]):
-            of: dict[bytes, list[bytes]] = {kind: [] for kind in (b"n", b"w", b"r", b"")}
-            for line in lines:
-                of[line[:1]].append(line)
-            parts.append((_nodes(of[b"n"]), _ways(of[b"w"]), _relations(of[b"r"])))
+        while text := file.read(PART_BYTES) + file.readline():
+            for kind, lines in _by_kind(text):
+                parts[kind].append(parse[kind](lines))
     nodes, ways, relations = (
         {name: _join([vars(part)[name] for part in kind]) for name in vars(kind[0])}
-        for kind in zip(*parts, strict=True)
+        for kind in parts.values()
     )
     return Nodes(**nodes), Ways(**ways), Relations(**relations)
+
+
+def _by_kind(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield runs of lines that begin with the same letter, and that letter."""
+    letters = np.frombuffer(text, np.uint8)
+    starts = np.append(0, np.flatnonzero(letters == ord("\n")) + 1)
+    kinds = letters[starts[:-1]]
+    bounds = [0, *(np.flatnonzero(np.diff(kinds)) + 1), len(kinds)]
+    for first, end in itertools.pairwise(bounds):
+        yield int(kinds[first]), text[starts[first] : starts[end]]
 
 
 def _join(columns: Sequence[Any]) -> Any:
@@ -102,60 +116,52 @@ def _join(columns: Sequence[Any]) -> Any:
     return pa.concat_arrays(columns) if arrow else np.concatenate(columns)
 
 
-def _nodes(lines: Sequence[bytes]) -> Nodes:
+def _nodes(lines: bytes) -> Nodes:
     """Parse lines like `n1 Tshop=bakery x7.4 y43.7`; `x y` is no place."""
-    fields = [line.split() for line in lines]
-    places = b"\n".join(x + b" " + y for _, _, x, y in fields).translate(None, b"xy")
-    table = _table(places, {"lon": pa.float64(), "lat": pa.float64()})
-    return Nodes(_ids(fields), parse_tags([each[1] for each in fields]), _lonlat(table))
+    ids, tags, *places = _fields(lines, 4)
+    lon, lat = (pc.if_else(pc.equal(each, ""), "nan", each).cast(pa.float64()) for each in places)
+    return Nodes(_ids(ids), parse_tags(tags), _lonlat(lon, lat))
 
 
-def _ways(lines: Sequence[bytes]) -> Ways:
+def _ways(lines: bytes) -> Ways:
     """Parse lines like `w1 Thighway=path Nn1x7.4y43.7,n2xy`; `n2xy` is missing."""
-    fields = [line.split() for line in lines]
-    lists = [nodes for _, _, nodes in fields if len(nodes) > 1]
-    each_node = b",".join(lists).translate(bytes.maketrans(b",xy", b"\n  "), b"Nn")
-    table = _table(each_node, {"ref": pa.int64(), "lon": pa.float64(), "lat": pa.float64()})
+    ids, tags, nodes = _fields(lines, 3)
+    each_node = pc.binary_join(pa.array([nodes], pa.list_(pa.string())), ",")[0].as_py()
+    types = {"ref": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}
+    table = _table(each_node.encode().translate(bytes.maketrans(b",xy", b"\n  "), b"n"), types)
+    some = pc.not_equal(nodes, "").cast(pa.int64())
+    count = pc.add(pc.count_substring(nodes, ","), some).to_numpy()
     return Ways(
-        _ids(fields),
-        parse_tags([each[1] for each in fields]),
-        _counts([each[2] for each in fields]),
-        table["ref"].to_numpy(),
-        _lonlat(table),
-    )
+        _ids(ids), parse_tags(tags), count, table["ref"].to_numpy(),
+        _lonlat(table["lon"], table["lat"]),
+    )  # fmt: skip
 
 
-def _relations(lines: Sequence[bytes]) -> Relations:
+def _relations(lines: bytes) -> Relations:
     """Parse lines like `r1 Ttype=route Mw1@forward,n2@`."""
-    fields = [line.split() for line in lines]
-    lists = pa.array([members[1:] for _, _, members in fields if len(members) > 1], pa.string())
-    flat = pc.split_pattern(lists, ",").flatten()
+    ids, tags, members = _fields(lines, 3)
+    flat, rows = _entries(members)
     kinds = pc.index_in(pc.utf8_slice_codeunits(flat, 0, 1), pa.array([*KINDS], pa.string()))
     refs, roles = _pairs(pc.utf8_slice_codeunits(flat, 1), "@")
     values = pa.StructArray.from_arrays(
         [pa.array([*KINDS.values()]).take(kinds), refs.cast(pa.int64()), unescape(roles)],
         fields=list(MEMBER_TYPE),
     )
-    offsets = np.cumsum([0, *_counts([each[2] for each in fields])])
-    members = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-    members = members.cast(ENTITY_SCHEMA.field("members").type)
-    return Relations(_ids(fields), parse_tags([each[1] for each in fields]), members)
+    offsets = np.searchsorted(rows, np.arange(len(ids) + 1))
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+    return Relations(_ids(ids), parse_tags(tags), lists.cast(ENTITY_SCHEMA.field("members").type))
 
 
 # --- fields --------------------------------------------------------------------------------------
 
 
-def parse_tags(fields: Sequence[bytes]) -> pa.MapArray:
-    """Return maps from fields like `Tname=Caf%e9%,shop=bakery`, keys in alphabetical order.
+def parse_tags(fields: pa.StringArray) -> pa.MapArray:
+    """Return maps from texts like `name=Caf%e9%,shop=bakery`, keys in alphabetical order.
 
     Of several values of one key the last counts.
     """
-    lists = pc.split_pattern(pc.utf8_slice_codeunits(pa.array(fields, pa.string()), 1), ",")
-    flat = lists.flatten()
-    rows = np.repeat(np.arange(len(fields)), lists.value_lengths().to_numpy())
-    some = pc.not_equal(flat, "")  # a list without any holds one empty text
-    rows = rows[some.to_numpy(zero_copy_only=False)]
-    keys, values = _pairs(flat.filter(some), "=")
+    flat, rows = _entries(fields)
+    keys, values = _pairs(flat, "=")
     encoded = unescape(keys).dictionary_encode()
     names = np.array(encoded.dictionary.to_pylist(), dtype=object)
     rank = np.empty(len(names), dtype=np.int64)
@@ -185,16 +191,19 @@ def unescape(texts: pa.StringArray) -> pa.StringArray:
     return pc.replace_with_mask(texts, escaped, pa.array(plain, pa.string()).take(encoded.indices))
 
 
-def _ids(fields: Sequence[Sequence[bytes]]) -> Integers:
-    texts = pa.array([each[0][1:] for each in fields], pa.string())
-    return np.asarray(texts.cast(pa.int64()).to_numpy())
+def _fields(lines: bytes, count: int) -> list[pa.StringArray]:
+    """Return the fields of lines, which blanks separate, each without its first letter."""
+    table = _table(lines, {str(number): pa.string() for number in range(count)})
+    return [pc.utf8_slice_codeunits(each.combine_chunks(), 1) for each in table.columns]
 
 
-def _counts(lists: Sequence[bytes]) -> Integers:
-    """Return how many entries (N,) lists hold that begin with a letter and have commas between."""
-    return np.array(
-        [each.count(b",") + 1 if len(each) > 1 else 0 for each in lists], dtype=np.int64
-    )
+def _entries(lists: pa.StringArray) -> tuple[pa.StringArray, Integers]:
+    """Return the entries of lists (N,) with commas between, and the number of each one's list."""
+    split = pc.split_pattern(lists, ",")
+    flat = split.flatten()
+    rows = np.repeat(np.arange(len(lists)), split.value_lengths().to_numpy())
+    some = pc.not_equal(flat, "")  # a list without any holds one empty text
+    return flat.filter(some), rows[some.to_numpy(zero_copy_only=False)]
 
 
 def _pairs(texts: pa.StringArray, between: str) -> tuple[pa.StringArray, pa.StringArray]:
@@ -204,23 +213,29 @@ def _pairs(texts: pa.StringArray, between: str) -> tuple[pa.StringArray, pa.Stri
     return halves.take(first), halves.take(second)
 
 
+def _ids(texts: pa.StringArray) -> Integers:
+    return np.asarray(texts.cast(pa.int64()).to_numpy())
+
+
 def _table(text: bytes, types: dict[str, pa.DataType]) -> pa.Table:
-    """Return the columns of lines of numbers with blanks between; nothing is null."""
+    """Return the columns of lines with blanks between them; of numbers nothing is null."""
     from pyarrow import csv
 
     schema = pa.schema(types)
-    if not text:
+    if not text.strip():
         return schema.empty_table()
     return csv.read_csv(
         pa.BufferReader(text),
-        csv.ReadOptions(column_names=schema.names),
-        csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False),
+        csv.ReadOptions(column_names=schema.names, block_size=LINE_BYTES),
+        csv.ParseOptions(delimiter=" ", quote_char=False),
         csv.ConvertOptions(column_types=schema, null_values=[""]),
     )
 
 
-def _lonlat(table: pa.Table) -> Floats:
-    """Return (N, 2) of the columns lon and lat, NaN where they are null or beyond the globe."""
-    lonlat = np.column_stack([table["lon"].to_numpy(), table["lat"].to_numpy()])
+def _lonlat(lon: Any, lat: Any) -> Floats:
+    """Return (N, 2) of degrees, NaN where they are null or beyond the globe."""
+    lonlat = np.column_stack(
+        [lon.to_numpy(zero_copy_only=False), lat.to_numpy(zero_copy_only=False)]
+    )
     lonlat[~(np.abs(lonlat) <= (180, 90)).all(axis=1)] = np.nan
     return lonlat
