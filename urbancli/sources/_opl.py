@@ -126,9 +126,10 @@ def _nodes(lines: bytes) -> Nodes:
 def _ways(lines: bytes) -> Ways:
     """Parse lines like `w1 Thighway=path Nn1x7.4y43.7,n2xy`; `n2xy` is missing."""
     ids, tags, nodes = _fields(lines, 3)
-    each_node = pc.binary_join(pa.array([nodes], pa.list_(pa.string())), ",")[0].as_py()
+    whole = pa.ListArray.from_arrays(pa.array([0, len(nodes)], pa.int32()), nodes)
+    each_node = pc.binary_join(whole, ",")[0].as_buffer().to_pybytes()
     types = {"ref": pa.int64(), "lon": pa.float64(), "lat": pa.float64()}
-    table = _table(each_node.encode().translate(bytes.maketrans(b",xy", b"\n  "), b"n"), types)
+    table = _table(each_node.translate(bytes.maketrans(b",xy", b"\n  "), b"n"), types)
     some = pc.not_equal(nodes, "").cast(pa.int64())
     count = pc.add(pc.count_substring(nodes, ","), some).to_numpy()
     return Ways(
@@ -222,7 +223,7 @@ def _table(text: bytes, types: dict[str, pa.DataType]) -> pa.Table:
     from pyarrow import csv
 
     schema = pa.schema(types)
-    if not text.strip():
+    if not text or text.isspace():
         return schema.empty_table()
     return csv.read_csv(
         pa.BufferReader(text),
