@@ -115,14 +115,14 @@ class EntitySource(Source):
         around = join_halo(entities, table, places)
         tiles_with_any = len(pc.unique(pc.list_flatten(table.column("places"))))
         table = pa.concat_tables([table, around])
-        blocks = table.column("block").to_numpy(zero_copy_only=False).astype(str)
-        order = np.argsort(blocks, kind="stable")
-        names, starts, counts = np.unique(blocks[order], return_index=True, return_counts=True)
-        self._table = table.take(pa.array(order))
-        self._rows = {
-            str(name): (int(start), int(count))
-            for name, start, count in zip(names, starts, counts, strict=True)
-        }
+        encoded = table.column("block").combine_chunks().dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        rank = np.argsort(np.argsort(np.array(names)))
+        blocks = rank[encoded.indices.to_numpy()]
+        self._table = table.take(pa.array(np.argsort(blocks, kind="stable")))
+        counts = np.bincount(blocks).tolist()
+        starts = np.cumsum([0, *counts]).tolist()
+        self._rows = dict(zip(sorted(names), zip(starts, counts, strict=False), strict=True))
         self._facts = {
             **facts,
             "kept": table.num_rows,
