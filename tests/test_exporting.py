@@ -241,3 +241,36 @@ def test_a_full_disk_leaves_what_was_there(
     assert len(done.stdout.splitlines()) == 1
     assert out.read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} <= {"out", "out.attribution.txt"}
+
+
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size="$1" tmpfs "$2" || exit 77
+"$3" -m urbancli -w "$4" export --city town --layer "$5" --to "$6" --out "$2/out"
+ls -A "$2" | grep -v '^out.attribution.txt$'
+"""
+
+
+@pytest.mark.parametrize(
+    ("layer", "to", "size"),
+    [
+        ("naip", "cog", "300k"),
+        ("naip", "cog", "9m"),  # room for the mosaic, not for the COG beside it
+        ("entities", "gpkg", "200k"),
+        ("entities", "csv", "100k"),
+    ],
+)
+def test_a_disk_that_is_full_is_one_line(
+    town: Workspace, layer: str, to: str, size: str, tmp_path: Path
+) -> None:
+    given = [size, str(tmp_path), sys.executable, str(town.root), layer, to]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", ON_A_SMALL_DISK, "sh", *given],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no disk of its own on this machine")
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("pixels: ")]
+    assert lines == [
+        f"error: no space left to write {tmp_path}/out: make room and run the same command again"
+    ]

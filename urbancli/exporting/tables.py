@@ -4,7 +4,10 @@ Nested columns (tags, members, places) become JSON text; of entities the usual k
 their own beside it. Binary columns other than the geometry are left out.
 """
 
+import errno
 import json
+import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,10 @@ KEY_COLUMNS = (
 
 NO_DATE = "1970-01-01T00:00:00.000Z"
 """What a GPKG says of its last change: no clock, so that the same layer gives the same bytes."""
+
+UNDONE = ("database or disk is full", "no transaction is active")
+"""What SQLite says where nothing more could be written: the second as GDAL undoes what it has
+undone by itself."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -88,8 +95,13 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
 
 
 def write_gpkg(out: Path, batches: Batches, said: dict[str, str]) -> None:
-    """Write a GPKG of one layer, mixed geometries in EPSG:4326."""
+    """Write a GPKG of one layer, mixed geometries in EPSG:4326.
+
+    Raises:
+        OSError: the disk is full.
+    """
     import pyogrio
+    from pyogrio.errors import DataLayerError, DataSourceError
     from pyogrio.raw import write_arrow
 
     before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
@@ -102,6 +114,12 @@ def write_gpkg(out: Path, batches: Batches, said: dict[str, str]) -> None:
             reader, out, layer=batches.name, driver="GPKG", geometry_name="geometry",
             geometry_type="Unknown", crs="EPSG:4326", layer_metadata=said,
         )  # fmt: skip
+    except (DataLayerError, DataSourceError) as err:
+        if any(words in str(err) for words in UNDONE):
+            limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+            code = errno.EFBIG if limited else errno.ENOSPC
+            raise OSError(code, os.strerror(code)) from err
+        raise
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
 
