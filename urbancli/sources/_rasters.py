@@ -30,7 +30,7 @@ from urbancli.net import Net, OfflineError
 from urbancli.sources._items import Asset
 from urbancli.sources._signing import TOKENS
 
-GDAL_REMOTE = {
+GDAL_REMOTE: dict[str, str | int] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
@@ -50,6 +50,8 @@ GDAL_REMOTE = {
     # … and what each open file keeps for itself: little more than its header, for they are many.
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "65536",
+    # Bytes of decoded blocks: by default a share of the machine's memory, which a large city fills.
+    "GDAL_CACHEMAX": 128 << 20,
 }
 """What makes GDAL read COGs over HTTP with few requests, and ask again or give up in time."""
 
