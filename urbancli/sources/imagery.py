@@ -6,6 +6,7 @@ in the zone does not depend on what was asked for, so its pixels are the same in
 
 import contextlib
 import math
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,9 @@ from urbancli.sources._pixels import (
     with_near_infrared,
 )
 from urbancli.sources._stored import StoredBlocks
+
+GDAL_CACHE_BYTES = 128 << 20
+"""Of GDAL's own cache, which would grow to a twentieth of the machine's memory."""
 
 OPEN_MOST = 256
 """Files kept open by a thread; the one used longest ago is closed first."""
@@ -106,7 +110,11 @@ class Source(base.Source):
 
     def read(self, block: Block) -> pa.Table:
         """Return one row per tile of the block that has any valid pixel, in Hilbert order."""
-        samples, valid = self._read_block(block)
+        import rasterio
+
+        theirs = "GDAL_CACHEMAX" in os.environ
+        with rasterio.Env(**({} if theirs else {"GDAL_CACHEMAX": GDAL_CACHE_BYTES})):
+            samples, valid = self._read_block(block)
         return tile_rows(block, samples, valid, self._wanted)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
