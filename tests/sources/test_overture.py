@@ -287,7 +287,7 @@ class Refuse:
 
 def test_a_refusal_is_one_line(door: Door, net: Net, tmp_path: Path) -> None:
     door.spoiler = Refuse()
-    with pytest.raises(ServiceError, match=r"parquet answers 403: try") as raised:
+    with pytest.raises(ServiceError, match=r"parquet answers 403: check") as raised:
         overture_places.Source(net=net, save_in=tmp_path).plan(city())
     assert "\n" not in str(raised.value)
 
