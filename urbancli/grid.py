@@ -31,6 +31,9 @@ BLOCK_TILES = 8
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+_WITHIN = np.indices((BLOCK_TILES, BLOCK_TILES)).reshape(2, -1)[::-1].T.astype(np.int64)
+"""(column, row) of a block's tiles, counted from its own corner, rows from the south."""
+
 
 @functools.lru_cache(maxsize=8)
 def _transformer(source: int, target: int) -> Any:
@@ -62,11 +65,8 @@ class Block:
 
     def tiles(self) -> Integers:
         """Return (column, row) of its 64 tiles, shape (64, 2), rows from the south."""
-        steps = np.arange(BLOCK_TILES)
-        columns, rows = np.meshgrid(
-            self.column * BLOCK_TILES + steps, self.row * BLOCK_TILES + steps
-        )
-        return np.column_stack([columns.ravel(), rows.ravel()]).astype(np.int64)
+        corner = np.array([self.column * BLOCK_TILES, self.row * BLOCK_TILES])
+        return np.asarray(_WITHIN + corner)
 
 
 @dataclass(frozen=True)

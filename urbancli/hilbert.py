@@ -54,8 +54,8 @@ def hilbert_order_of_boxes(bounds: npt.NDArray[np.float64]) -> npt.NDArray[np.in
     """Return the stable order of boxes (N, 4) along a Hilbert curve over their common bounds."""
     if not len(bounds):
         return np.zeros(0, dtype=np.int64)
-    centres = np.column_stack([bounds[:, [0, 2]].mean(axis=1), bounds[:, [1, 3]].mean(axis=1)])
-    low, high = np.nanmin(centres, axis=0), np.nanmax(centres, axis=0)
+    centres = (bounds[:, :2] + bounds[:, 2:]) / 2
+    low, high = np.fmin.reduce(centres), np.fmax.reduce(centres)
     span = np.where(high > low, high - low, 1.0)
     cells = np.floor(np.nan_to_num((centres - low) / span) * 65535).astype(np.int64)
     return np.argsort(hilbert_index(cells[:, 0], cells[:, 1]), kind="stable")

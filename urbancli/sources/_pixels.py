@@ -7,7 +7,8 @@ every fetch.
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -295,57 +296,102 @@ def _on_grid(
     A warp leaves the integers of a raster on its grid as they are, unless a mask weighs them; of
     numbers with a fraction it may change the last digit.
     """
-    box = stored_box(dataset, block, pixel_m)
-    known = dataset.nodata if nodata is None else nodata
-    if box is None or _masked(dataset) or not _integers(dataset, known):
+    known = _KNOWN.get(dataset)
+    if known is None:
+        known = _KNOWN.setdefault(dataset, _about(dataset))
+    box = stored_box(known, block, pixel_m) if known.plain else None
+    empty = known.nodata if nodata is None else nodata
+    if box is None or not _fits(empty, known.dtype):
         return None
-    empty = 0 if known is None else int(known)
-    samples = np.full(box.shape(dataset.count), empty, dtype=dataset.dtypes[0])
-    valid = np.zeros(samples.shape[1:], dtype=bool)
-    inside = box.within(Box(0, 0, dataset.width, dataset.height))
-    if inside.right <= inside.left or inside.bottom <= inside.top:
-        return OnGrid(samples, valid)
-    part = inside.part_of(box)
-    (stored or StoredBlocks(0)).read(dataset.name, dataset, dataset.indexes, inside, samples[part])
-    if known is None or (empty == 0 and samples.dtype.kind == "u" and samples[part].min() > 0):
+    inside = box.within(Box(0, 0, known.width, known.height))
+    shape = box.shape(known.bands)
+    if inside == box:
+        samples, valid = np.empty(shape, known.dtype), np.ones(shape[1:], dtype=bool)
+    else:
+        samples = np.full(shape, int(empty or 0), dtype=known.dtype)
+        valid = np.zeros(shape[1:], dtype=bool)
+    if inside.right > inside.left and inside.bottom > inside.top:
+        part = inside.part_of(box)
+        (stored or StoredBlocks(0)).read(
+            dataset.name, dataset, dataset.indexes, inside, samples[part]
+        )
         valid[part[1:]] = True
-        return OnGrid(samples, valid)
-    return OnGrid(samples, (samples != empty).any(axis=0))
+        zero_is_none = empty == 0 and known.dtype.kind == "u"
+        if empty is not None and not (zero_is_none and samples[part].min() > 0):
+            valid = (samples != int(empty)).any(axis=0)
+    return OnGrid(samples, valid)
 
 
-def stored_box(dataset: Any, block: Block, pixel_m: float) -> Box | None:
+class About(NamedTuple):
+    """What decides whether a raster can be read as it is stored; asked for once.
+
+    Attributes:
+        epsg: code of its CRS, None of one without.
+        transform: (left, width of a pixel, top, height of a pixel) in its CRS, y downwards.
+        width: in pixels.
+        height: in pixels.
+        bands: how many.
+        dtype: of the first band.
+        nodata: as the file says.
+        plain: whether it is upright, of one type of integers of at most 16 bits, without a mask of
+            its own or an alpha band.
+    """
+
+    epsg: int | None
+    transform: tuple[float, float, float, float]
+    width: int
+    height: int
+    bands: int
+    dtype: np.dtype[Any]
+    nodata: float | None
+    plain: bool
+
+
+_KNOWN: WeakKeyDictionary[Any, About] = WeakKeyDictionary()
+
+
+def _about(dataset: Any) -> About:
+    from rasterio.enums import MaskFlags
+
+    t, dtype = dataset.transform, np.dtype(dataset.dtypes[0])
+    flags = {flag for band in dataset.mask_flag_enums for flag in band}
+    plain = (
+        not (t.b or t.d or t.a <= 0 or t.e >= 0)
+        and len(set(dataset.dtypes)) == 1
+        and dtype.kind in "ui"
+        and dtype.itemsize <= 2
+        and not flags - {MaskFlags.all_valid, MaskFlags.nodata}
+        and len(sample_bands(dataset)) == dataset.count
+    )
+    return About(
+        dataset.crs.to_epsg(), (t.c, t.a, t.f, -t.e), dataset.width, dataset.height, dataset.count,
+        dtype, dataset.nodata, plain,
+    )  # fmt: skip
+
+
+def _fits(nodata: float | None, dtype: np.dtype[Any]) -> bool:
+    """Return whether integers of a type can hold the no-data value."""
+    if nodata is None:
+        return True
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= nodata <= limits.max and nodata == int(nodata))
+
+
+def stored_box(about: About, block: Block, pixel_m: float) -> Box | None:
     """Return which pixels of a raster are a block's; None where it is not on the block's grid."""
-    t = dataset.transform
-    if t.b or t.d or t.a <= 0 or t.e >= 0 or dataset.crs.to_epsg() != block.epsg:
+    if about.epsg != block.epsg:
         return None
     left, _, _, top = block.bounds
+    begin, wide, upper, high = about.transform
     side = round(block.tile_m / pixel_m) * BLOCK_TILES
-    column, row = round((left - t.c) / pixel_m), round((t.f - top) / pixel_m)
+    column, row = round((left - begin) / pixel_m), round((upper - top) / pixel_m)
     # Both ends of the raster: pixels of another size drift away from the grid.
-    beside = [
-        *((t.c + t.a * end - left) / pixel_m - (end - column) for end in (0, dataset.width)),
-        *((top - t.f - t.e * end) / pixel_m - (end - row) for end in (0, dataset.height)),
-    ]
+    beside = (
+        (begin - left) / pixel_m + column,
+        (begin + wide * about.width - left) / pixel_m - (about.width - column),
+        (top - upper) / pixel_m + row,
+        (top - upper + high * about.height) / pixel_m - (about.height - row),
+    )
     if max(map(abs, beside)) > WHOLE_PIXELS:
         return None
     return Box(column, row, column + side, row + side)
-
-
-def _masked(dataset: Any) -> bool:
-    """Return whether a raster has a mask of its own or an alpha band."""
-    from rasterio.enums import MaskFlags
-
-    flags = {flag for band in dataset.mask_flag_enums for flag in band}
-    return (
-        bool(flags - {MaskFlags.all_valid, MaskFlags.nodata})
-        or len(sample_bands(dataset)) < dataset.count
-    )
-
-
-def _integers(dataset: Any, nodata: float | None) -> bool:
-    """Return whether all bands are integers of at most 16 bits that can hold the no-data value."""
-    dtype = np.dtype(dataset.dtypes[0])
-    if len(set(dataset.dtypes)) > 1 or dtype.kind not in "ui" or dtype.itemsize > 2:
-        return False
-    limits = np.iinfo(dtype)
-    return nodata is None or (limits.min <= nodata <= limits.max and nodata == int(nodata))

@@ -39,6 +39,11 @@ class Box(NamedTuple):
             min(self.right, other.right), min(self.bottom, other.bottom),
         )  # fmt: skip
 
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
     def shape(self, bands: int) -> tuple[int, int, int]:
         """Return (bands, height, width)."""
         return bands, self.bottom - self.top, self.right - self.left
@@ -57,6 +62,7 @@ class StoredBlocks:
         self._bytes = 0
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Future[Pixels]] = OrderedDict()
+        self._left: dict[Key, int] = {}
 
     def read(
         self, name: Hashable, dataset: Any, bands: Sequence[int], box: Box, into: Pixels
@@ -96,6 +102,7 @@ class StoredBlocks:
             pixels = futures[key][0].result()
             wanted = part.within(box)
             into[wanted.part_of(box)] = pixels[wanted.part_of(part)]
+            self._give(key, part.area, wanted.area, pixels.nbytes)
 
     def _claim(self, keys: Sequence[Key]) -> dict[Key, tuple["Future[Pixels]", bool]]:
         """Return for each block its future, and whether the caller is to decode it."""
@@ -118,6 +125,23 @@ class StoredBlocks:
                 if oldest is None:
                     break
                 self._bytes -= self._kept.pop(oldest).result().nbytes
+                self._left.pop(oldest, None)
+
+    def _give(self, key: Key, area: int, given: int, size: int) -> None:
+        """Note how many of a block's pixels were given out, and let it go once all were.
+
+        Args:
+            key: of the block.
+            area: its pixels.
+            given: of them.
+            size: of the block, bytes.
+        """
+        with self._lock:
+            self._left[key] = self._left.get(key, area) - given
+            if self._left[key] <= 0:
+                del self._left[key]
+                if self._kept.pop(key, None) is not None:
+                    self._bytes -= size
 
     def _abandon(self, keys: Sequence[Key], why: BaseException) -> None:
         """Tell those who wait for blocks why there are none; the next to ask reads again."""
