@@ -13,6 +13,14 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 ROOT = Path(__file__).parents[1]
 
 
+SLOWEST = ("test_readme.py", "test_demo.py", "test_kill.py", "test_truth.py", "test_real_cities.py")
+"""Files that take longest: begun first, so that the other process does not wait at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data beside the checkout; a test that asks for it skips without it."""
