@@ -240,7 +240,7 @@ def warped(
         resampling: name of rasterio's resampling.
         nodata: the value that means nothing, where the file itself does not say.
         stored: keeps what is decoded of a raster on that grid for the neighbouring blocks; local
-            files only, by their names.
+            files only, by their names. What is read then lasts until this thread reads again.
     """
     from rasterio.enums import Resampling
     from rasterio.transform import from_origin
@@ -305,16 +305,15 @@ def _on_grid(
         return None
     inside = box.within(Box(0, 0, known.width, known.height))
     shape = box.shape(known.bands)
+    stored = stored or StoredBlocks(0)
     if inside == box:
-        samples, valid = np.empty(shape, known.dtype), np.ones(shape[1:], dtype=bool)
+        samples, valid = stored.scratch(shape, known.dtype), np.ones(shape[1:], dtype=bool)
     else:
         samples = np.full(shape, int(empty or 0), dtype=known.dtype)
         valid = np.zeros(shape[1:], dtype=bool)
     if inside.right > inside.left and inside.bottom > inside.top:
         part = inside.part_of(box)
-        (stored or StoredBlocks(0)).read(
-            dataset.name, dataset, dataset.indexes, inside, samples[part]
-        )
+        stored.read(dataset.name, dataset, dataset.indexes, inside, samples[part])
         valid[part[1:]] = True
         zero_is_none = empty == 0 and known.dtype.kind == "u"
         if empty is not None and not (zero_is_none and samples[part].min() > 0):

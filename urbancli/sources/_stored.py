@@ -63,6 +63,17 @@ class StoredBlocks:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Future[Pixels]] = OrderedDict()
         self._left: dict[Key, int] = {}
+        self._own = threading.local()
+
+    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
+        """Return an array of this thread's, of any content, that is its own until it asks again.
+
+        Fresh memory for every block of tiles would cost about as much as a copy of the pixels.
+        """
+        array = vars(self._own).get("array")
+        if array is None or array.shape != shape or array.dtype != dtype:
+            array = self._own.array = np.empty(shape, dtype)
+        return array
 
     def read(
         self, name: Hashable, dataset: Any, bands: Sequence[int], box: Box, into: Pixels
@@ -137,10 +148,10 @@ class StoredBlocks:
             size: of the block, bytes.
         """
         with self._lock:
-            self._left[key] = self._left.get(key, area) - given
-            if self._left[key] <= 0:
-                del self._left[key]
-                if self._kept.pop(key, None) is not None:
+            if key in self._kept:
+                self._left[key] = self._left.get(key, area) - given
+                if not self._left[key]:
+                    del self._left[key], self._kept[key]
                     self._bytes -= size
 
     def _abandon(self, keys: Sequence[Key], why: BaseException) -> None:
