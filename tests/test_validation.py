@@ -164,6 +164,10 @@ ROWS: list[tuple[str, Change, str]] = [
     (NAIP, _set("valid_fraction", 3, 0.0), "valid_fraction is not in (0, 1]"),
     (NAIP, _half, "a sample where nothing is valid is not 0"),
     (SENTINEL2, _set("pixels", 3, _zero_a_sample), "a valid sample is 0"),
+    (NAIP, _set("year", 0, 1066), "year is not in 2000 … 2100: 1 of"),
+    (NAIP, _set("year_share", 1, 0.0), "year_share is not in (0, 1]: 1 of"),
+    (NAIP, _set("native_m", 2, -1.0), "native_m is not above 0: 1 of"),
+    (NAIP, _set("pixels", 0, lambda pixels: bytes(len(pixels))), "all valid samples are 0: 1 of"),
     (SENTINEL2, _set("pixels", 3, _bright), "of the samples are above 20,000"),
     (POIS, _twice, "no id, or one that stands twice"),
     (POIS, _set("tags", 0, None), "no tags"),
@@ -227,6 +231,18 @@ def test_a_float_layer_must_be_finite_where_it_is_valid(town: Workspace) -> None
     _edit(_file(town, SENTINEL2), change, {"dtype": "float32", "bands": ["vv"], "pixel_m": 10.0})
     faults = _faults(_validate(town), f"{SENTINEL2}.parquet")
     assert "a valid sample is not finite: 1 of" in " ".join(faults)
+
+
+def test_backscatter_is_in_decibel(town: Workspace) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        linear = np.full((2, 30, 30), 3000.0, "<f4")  # digital numbers in place of decibel
+        return _column(table, "pixels", pa.array([linear.tobytes()] * len(table), pa.binary()))
+
+    about = {"dtype": "float32", "bands": ["vv", "vh"], "pixel_m": 10.0,
+             "provenance": {"source": "sentinel1"}}  # fmt: skip
+    _edit(_file(town, SENTINEL2), change, about)
+    faults = _faults(_validate(town), f"{SENTINEL2}.parquet")
+    assert "a valid sample is not in -80 … 60 dB" in " ".join(faults)
 
 
 # --- metadata ----------------------------------------------------------------------------------

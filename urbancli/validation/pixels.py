@@ -16,11 +16,17 @@ FACTS = (
     "bands", "dtype", "pixel_m", "native_m",
 )  # fmt: skip
 
-DTYPES = {"sentinel2": "uint16", "naip": "uint8"}
+DTYPES = {"sentinel2": "uint16", "naip": "uint8", "sentinel1": "float32"}
 """What the sources of these names write."""
 
 BRIGHTEST = 20_000
 """Reflectance 2.0: beyond it there are glints and broken scenes only."""
+
+BACKSCATTER_DB = (-80.0, 60.0)
+"""Beyond it lies neither a calm lake nor a corner reflector."""
+
+FIRST_YEAR = 2000
+"""NAIP began in 2003, its trials a little before."""
 
 FEW_BRIGHT = 1e-3
 """Share of samples beyond it that is taken for glints."""
@@ -44,6 +50,7 @@ def check_pixels(city: City, layer: str) -> set[str]:
             unique.add(ids)
             check_tiles(check, city, ids, geometry)
             check_blocks(check, city, ids, ids_of(table, "block"))
+            _years(check, table, ids)
             if samples is not None:
                 samples.add(table, ids)
         geography.close()
@@ -61,6 +68,18 @@ def _coverage(check: FileCheck, city: City, shares: dict[str, float]) -> None:
         check.note(f"{none:,} of the city's {len(found):,} tiles have no pixel")
     if some := int(((found > 0) & (found < 1)).sum()):
         check.note(f"{some:,} of the city's {len(found):,} tiles are valid in part")
+
+
+def _years(check: FileCheck, table: pa.Table, ids: list[str]) -> None:
+    """Check what a layer says of the images its tiles come from, where it does."""
+    if not {"year", "year_share", "native_m"} <= set(table.column_names):
+        return
+    year, share, native_m = (
+        table.column(name).to_numpy().astype(float) for name in ("year", "year_share", "native_m")
+    )
+    check.rows(f"year is not in {FIRST_YEAR} … 2100", ~((year >= FIRST_YEAR) & (year < 2100)), ids)
+    check.rows("year_share is not in (0, 1]", ~((share > 0) & (share <= 1)), ids)
+    check.rows("native_m is not above 0", ~(native_m > 0), ids)
 
 
 class _Samples:
@@ -109,6 +128,11 @@ class _Samples:
     def _ranges(self, samples: npt.NDArray[Any]) -> set[str]:
         if samples.dtype.kind == "f" and not np.isfinite(samples).all():
             return {"a valid sample is not finite"}
+        low, high = BACKSCATTER_DB
+        if self._source == "sentinel1" and ((samples < low) | (samples > high)).any():
+            return {f"a valid sample is not in {low:g} … {high:g} dB"}
+        if self._source == "naip" and samples.size and not samples.any():
+            return {"all valid samples are 0"}
         if self._source != "sentinel2":
             return set()
         self._bright += int((samples > BRIGHTEST).sum())
