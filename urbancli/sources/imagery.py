@@ -110,7 +110,11 @@ class Source(base.Source):
 
     def read(self, block: Block) -> pa.Table:
         """Return one row per tile of the block that has any valid pixel, in Hilbert order."""
-        samples, valid = self._read_block(block)
+        import rasterio
+
+        ours = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": GDAL_CACHE_BYTES}
+        with rasterio.Env(**ours):
+            samples, valid = self._read_block(block)
         return tile_rows(block, samples, valid, self._wanted)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
@@ -137,7 +141,6 @@ class Source(base.Source):
         """Forget the open files, of which every thread has its own, and what was decoded."""
         self._here = threading.local()
         self._stored = StoredBlocks()
-        self._settled = False
 
     def _check_mosaic(self, boxes: Sequence[BaseGeometry]) -> None:
         """Note files that lie wholly under earlier ones; refuse bands that came as files.
@@ -191,16 +194,9 @@ class Source(base.Source):
 
     def _dataset(self, number: int) -> Any:
         """Return a file, opened once per thread: GDAL's handles must not cross threads."""
-        import rasterio
-
         opened = vars(self._here).setdefault("opened", {})
         if number not in opened:
             opened[number] = _open_layer(self.paths[number], self.layer)
-            if not self._settled and "GDAL_CACHEMAX" not in os.environ:
-                # GDAL settles for good how much it caches as a process first reads any pixel.
-                with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-                    opened[number].read(1, window=((0, 1), (0, 1)))
-                self._settled = True
         opened[number] = opened.pop(number)  # now the one used last
         while len(opened) > OPEN_MOST:
             opened.pop(next(iter(opened))).close()
