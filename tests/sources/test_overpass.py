@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import osmium
+import osmnx  # keeps the `getaddrinfo` it finds: here, before sockets are blocked
 import pyarrow as pa
 import pytest
 import shapely
@@ -446,7 +447,6 @@ def test_entities_are_those_of_osmnx_one_by_one(
     relations that lack a way or whose rings do not close (those are counted as `broken`). Ours
     also holds what encloses the box, where a border of it lies in the halo: not compared.
     """
-    import osmnx
 
     path = request.getfixturevalue("town" if name == "town" else "real_data")
     box = (10.1, 50.02, 10.13, 50.04)
