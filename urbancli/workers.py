@@ -242,13 +242,14 @@ def read_all(
     """
     left, again, pauses = list(blocks), False, patience.pauses()
     while left:
-        read, failed, down = _round(workers, source, left, keep, told)
+        read, failed, stopped = _round(workers, source, left, keep, told)
         left = [block for block in left if block not in read]
         if not left or not failed:
             break
         first = next(iter(failed.values()))
         why = {block.block_id: str(failed.get(block, first)) for block in left}
-        if again or isinstance(first, OfflineError):
+        down = stopped or not (read or again)
+        if isinstance(first, OfflineError) or (again and not down):
             return why
         if not down:
             again = True
@@ -275,7 +276,7 @@ def _round(
 ) -> tuple[set[Block], dict[Block, ServiceError], bool]:
     """Try blocks once; stop where twice as many as there are workers fail in a row.
 
-    Returns the blocks read, those that failed, and whether the last to end all failed.
+    Returns the blocks read, those that failed, and whether it stopped.
     """
     read: set[Block] = set()
     failed: dict[Block, ServiceError] = {}
@@ -291,4 +292,4 @@ def _round(
             in_a_row += 1
             if in_a_row >= 2 * workers.count:
                 return read, failed, True
-    return read, failed, not read
+    return read, failed, False
