@@ -51,8 +51,10 @@ KEYS = (
 
 def ours(path: Path, folder: Path) -> Iterator[Path]:
     """Fetch the layer `entities`."""
+    # Not used here: our reader imports them inside functions, which would fall into its time as
+    # the others' imports do not. (pandas: Arrow imports it where it is installed.)
     import osmium  # noqa: F401
-    import pandas as pd  # noqa: F401 — Arrow does where it is installed
+    import pandas as pd  # noqa: F401
     import pyarrow.csv  # noqa: F401
     import pyproj  # noqa: F401
 

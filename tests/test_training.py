@@ -81,7 +81,7 @@ class Wandering(Method):
 
     @torch.no_grad()
     def after_step(self, step: int, total: int) -> None:
-        self.slow.lerp_(self.net[2].weight, 0.1)  # type: ignore[arg-type]
+        self.slow.lerp_(self.net[2].weight, 0.1)
 
     def embed(self, batch: Batch) -> Tensor:
         if self.config.loss == "collapsed":

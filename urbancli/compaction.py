@@ -1,4 +1,4 @@
-"""One file a layer, from its staged blocks, never more than a block of pixels in memory."""
+"""One file a layer of pixels, from its staged blocks, never more than one of them in memory."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,17 +13,18 @@ from urbancli.workspace import (
     GEOMETRY_TYPES,
     geometries,
     read_table,
-    write_table,
     write_tables,
 )
 
 ROW_GROUP_BYTES = 32 << 20
 
+HEAVY = ("pixels", "valid", "image", "geometry")
+"""Columns that are not read where only counts are wanted."""
+
 
 def without_pixels(staged: Sequence[Path], source: Source) -> pa.Table:
-    """Return all rows of a layer's blocks, the columns that weigh left out."""
-    heavy = {"pixels", "valid", "image", "geometry"} if source.streamed else set()
-    names = [name for name in source.schema.names if name not in heavy]
+    """Return all rows of a layer's staged blocks, the columns that weigh left out."""
+    names = [name for name in source.schema.names if name not in HEAVY]
     return pa.concat_tables(
         [read_table(file, names)[0].replace_schema_metadata() for file in staged]
     )
@@ -42,14 +43,6 @@ def compact(
     replaced: Callable[[], None],
 ) -> None:
     """Write a layer's file from its blocks; `replaced` is called once they are known to be good."""
-    if not source.streamed:
-        tables = [read_table(file)[0].replace_schema_metadata() for file in staged]
-        table = pa.concat_tables(tables)
-        if not table.num_rows:
-            raise UrbanError(f"the layer '{source.layer}' is empty: the input misses the city")
-        replaced()
-        write_table(path, table, facts)
-        return
     boxes = [geometries(read_table(file, ["geometry"])[0]) for file in staged]
     shapes = [box for group in boxes for box in group]
     if not shapes:

@@ -19,12 +19,13 @@ import pyarrow as pa
 from urbancli.city import City
 from urbancli.compaction import compact, plain, without_pixels
 from urbancli.description import describe
+from urbancli.errors import UrbanError
 from urbancli.grid import TILE_M, Block
 from urbancli.labels.files import LabelSpec, read_label
 from urbancli.lock import alone, area_fingerprint, unlist, write_lock
 from urbancli.planning import Engine, Job, Planned, begin, gap_of_all
 from urbancli.sources.base import Source
-from urbancli.workers import Threads, read_all
+from urbancli.workers import read_all
 from urbancli.workspace import (
     Workspace,
     open_parquet,
@@ -129,10 +130,32 @@ def _write_places(job: Job) -> None:
 
 def _fetch_layer(job: Job, planned: Planned) -> None:
     """Bring one layer, or note its gap."""
-    source, plan = planned.source, planned.plan
+    source = planned.source
     if job.is_finished(planned):
         job.engine.progress(source.layer, 1, 1)
-        return
+    elif source.streamed:
+        _fetch_blocks(job, planned)
+    else:
+        _fetch_whole(job, planned)
+
+
+def _fetch_whole(job: Job, planned: Planned) -> None:
+    """Write a layer that its source holds in memory: nothing of it is worth staging."""
+    source = planned.source
+    table = pa.concat_tables([source.read(block) for block in planned.blocks])
+    job.engine.progress(source.layer, len(planned.blocks), len(planned.blocks))
+    if not table.num_rows:
+        raise UrbanError(f"the layer '{source.layer}' is empty: the input misses the city")
+    path = job.workspace.layer_file(job.key, source.layer)
+    facts = _facts(job, source, planned.plan, table)
+    unlist(job.workspace, job.key, path)
+    write_table(path, table, facts)
+    _made(job, path, source, planned.plan)
+
+
+def _fetch_blocks(job: Job, planned: Planned) -> None:
+    """Read a layer block by block, each staged; then make one file of them."""
+    source, plan = planned.source, planned.plan
     if source.asked() is not None:
         write_json(planned.staging / "plan.json", {"plan": plan})
     failed = _read_blocks(job, planned)
@@ -144,7 +167,17 @@ def _fetch_layer(job: Job, planned: Planned) -> None:
             return
         plan = {**plan, "gaps": sorted(failed)}
     staged = [planned.staged(b) for b in planned.blocks if b.block_id not in failed]
-    facts = {
+    path = job.workspace.layer_file(job.key, source.layer)
+    facts = _facts(job, source, plan, without_pixels(staged, source))
+    compact(path, staged, source, facts, replaced=lambda: unlist(job.workspace, job.key, path))
+    _made(job, path, source, plan)
+    if not failed:
+        shutil.rmtree(planned.staging)
+
+
+def _facts(job: Job, source: Source, plan: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
+    """Return what a layer's file says of itself."""
+    return {
         "layer": source.layer,
         "licence": source.licence,
         "attribution": source.attribution,
@@ -152,16 +185,16 @@ def _fetch_layer(job: Job, planned: Planned) -> None:
         "tile_m": job.places.grid.tile_m,
         "provenance": plan,
         "plan_fingerprint": job.mark(source.layer, plan),
-        **source.facts(without_pixels(staged, source)),
+        **source.facts(rows),
         **job.marks,
     }
-    path = job.workspace.layer_file(job.key, source.layer)
-    compact(path, staged, source, facts, replaced=lambda: unlist(job.workspace, job.key, path))
+
+
+def _made(job: Job, path: Path, source: Source, plan: dict[str, Any]) -> None:
+    """Put a layer that is written into the lock."""
     job.made(path)
     job.found.lock["layers"][source.layer] = plan
     write_lock(job.workspace, job.key, job.found.lock)
-    if not failed:
-        shutil.rmtree(planned.staging)
 
 
 def _read_blocks(job: Job, planned: Planned) -> dict[str, str]:
@@ -179,8 +212,7 @@ def _read_blocks(job: Job, planned: Planned) -> dict[str, str]:
         job.engine.progress(source.layer, done, total)
 
     job.engine.progress(source.layer, done, total)
-    workers = job.engine.workers if source.streamed else Threads(1)
-    return read_all(workers, source, missing, keep, told, job.engine.patience)
+    return read_all(job.engine.workers, source, missing, keep, told, job.engine.patience)
 
 
 def _finish(job: Job) -> None:

@@ -26,7 +26,7 @@ def test_a_layer_lands_in_the_current_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where a file goes that --out does not name
     asked = ["-w", town.workspace, "export", "--city", "Synthetic Town"]
     done = urban(*asked, "--layer", layer, "--to", to)
     assert (done.code, done.out) == (0, f"{name}\n"), done.err

@@ -29,7 +29,7 @@ def city_of(tiny: Callable[..., Any], shapes: list[Any], layer: str = "pois") ->
     return builder, *builder.open()
 
 
-def expected(spots: list[Any], x: float, y: float) -> np.ndarray:  # type: ignore[type-arg]
+def expected(spots: list[Any], x: float, y: float) -> np.ndarray:
     """The definition, for one place; spots are (x, y, tags) in metres."""
     square, circle, text = np.zeros(65), np.zeros(65), np.zeros(64)
     for east, north, tags in spots:

@@ -143,7 +143,7 @@ def test_the_defaults_are_as_published() -> None:
     assert torch.equal(named(PLACES), written(PLACES))
     network = location_encoder("spherical-harmonics", 256).network
     assert isinstance(network, Siren)
-    assert [tuple(layer.weight.shape) for layer in network.layers] == [  # type: ignore[union-attr]
+    assert [tuple(layer.weight.shape) for layer in network.layers] == [
         (256, 1600), (256, 256), (256, 256),
     ]  # fmt: skip
     assert (network.first_frequency, network.dropout) == (30.0, 0.5)
@@ -249,7 +249,7 @@ def test_siren_is_sines_of_linear_layers_and_a_linear_one() -> None:
     torch.manual_seed(0)
     siren = Siren(3, 2, hidden=4, layers=2).eval()
     features = torch.randn(5, 3)
-    layers = [(layer.weight.tolist(), layer.bias.tolist()) for layer in siren.layers]  # type: ignore[union-attr, operator]
+    layers = [(layer.weight.tolist(), layer.bias.tolist()) for layer in siren.layers]
     for row, found in zip(features.tolist(), siren(features).tolist(), strict=True):
         values = row
         for number, (weight, bias) in enumerate(layers):

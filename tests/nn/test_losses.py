@@ -27,7 +27,7 @@ def naive_info_nce(first: Tensor, second: Tensor, scale: float) -> float:
 def test_info_nce_is_its_formula(rows: int) -> None:
     torch.manual_seed(rows)
     first, second = (normalize(torch.randn(rows, 5, dtype=torch.float64)) for _ in range(2))
-    wanted = naive_info_nce(first.tolist(), second.tolist(), 14.0)  # type: ignore[arg-type]
+    wanted = naive_info_nce(first.tolist(), second.tolist(), 14.0)
     assert float(symmetric_info_nce(first, second, 14.0)) == pytest.approx(wanted, abs=1e-9)
 
 

@@ -49,7 +49,7 @@ def test_what_was_read_less_what_was_left_out_is_there(summary: dict[str, Any]) 
     files = [(facts, _layer(facts)) for facts in summary["layers"].values()]
     files += [(facts, _label(facts)) for facts in summary["labels"].values()]
     for facts, (what, left_out, _) in files:
-        read = int(re.search(r"(\d+) read", what)[1])  # type: ignore[index]
+        read = int(re.search(r"(\d+) read", what)[1])
         assert read - _numbers(left_out) == facts["rows_in_file"]
     assert {facts["rows_in_file"] for facts, _ in files} == {1, 2}
 

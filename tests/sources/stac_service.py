@@ -118,6 +118,8 @@ class Service:
 def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """Give a service; waits between attempts are short, and answers are kept below the folder."""
     monkeypatch.setenv("URBAN_CACHE", str(folder / "kept"))
+    # Only the waits are shortened, which are constants: no user has a reason to set them. Tokens
+    # are the process's and would outlive the test's server.
     monkeypatch.setattr(net, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(_rasters, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(_rasters, "LONGEST_WAIT_S", 0.002)

@@ -42,7 +42,7 @@ def service() -> Mapillary:
 def door(
     service: Mapillary, monkeypatch: pytest.MonkeyPatch, socket_enabled: None
 ) -> Iterator[Door]:
-    monkeypatch.setattr("urbancli.net.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("urbancli.net.FIRST_WAIT_S", 0.001)  # the attempts stay, the waits do not
     with Door() as door:
         service.url = door.mount("/mapillary", service)
         monkeypatch.setenv("URBAN_MAPILLARY_URL", service.url)
@@ -141,7 +141,7 @@ def test_a_full_box_is_split(
     whole = mapillary.Source(net=net).plan(places)
     asked = service.asked["images"]
     service.limit = 20
-    monkeypatch.setattr(mapillary, "LIMIT", 20)
+    monkeypatch.setattr(mapillary, "LIMIT", 20)  # Mapillary's own is 2,000 photos an answer
     split = mapillary.Source(net=net).plan(places)
     assert service.asked["images"] - asked > 2 * asked
     assert pinned(split) == pinned(whole)

@@ -34,24 +34,24 @@ class Counter(osmium.SimpleHandler):
         self.area_members: dict[str, list[int]] = {}
 
     def _see(self, kind: str, element: object) -> None:
-        tags = {tag.k: tag.v for tag in element.tags}  # type: ignore[attr-defined]
+        tags = {tag.k: tag.v for tag in element.tags}
         metadata = ("source", "note", "odbl", "attribution", "comment", "created_by", "fixme")
         if any(k.split(":")[0] not in metadata and k not in ("FIXME", "source_ref") for k in tags):
-            self.tags[f"{kind}/{element.id}"] = tags  # type: ignore[attr-defined]
+            self.tags[f"{kind}/{element.id}"] = tags
 
     def node(self, node: object) -> None:
-        self.node_ids.add(node.id)  # type: ignore[attr-defined]
+        self.node_ids.add(node.id)
         self._see("node", node)
 
     def way(self, way: object) -> None:
-        self.ways[way.id] = [node.ref for node in way.nodes]  # type: ignore[attr-defined]
+        self.ways[way.id] = [node.ref for node in way.nodes]
         self._see("way", way)
 
     def relation(self, relation: object) -> None:
         self._see("relation", relation)
-        if relation.tags.get("type") in ("multipolygon", "boundary"):  # type: ignore[attr-defined]
-            ways = [m.ref for m in relation.members if m.type == "w"]  # type: ignore[attr-defined]
-            self.area_members[f"relation/{relation.id}"] = ways  # type: ignore[attr-defined]
+        if relation.tags.get("type") in ("multipolygon", "boundary"):
+            ways = [m.ref for m in relation.members if m.type == "w"]
+            self.area_members[f"relation/{relation.id}"] = ways
 
 
 @pytest.mark.parametrize("name", FILES)

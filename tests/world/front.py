@@ -148,7 +148,7 @@ class Door(ThreadingHTTPServer):
         import sys
 
         if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+            super().handle_error(request, client_address)
 
     def find(self, host: str, path: str) -> tuple[str, Service, str]:
         """Return the name of the service that answers, the service, and the path below it."""
