@@ -16,7 +16,7 @@ from urbancli.layers import PIXEL_SCHEMA
 from urbancli.net import OfflineError
 from urbancli.planning import Engine, preview
 from urbancli.sources import base, pois
-from urbancli.sources._pixels import tile_rows
+from urbancli.sources._tiles import WantedTiles
 from urbancli.workers import Patience, Threads
 from urbancli.workspace import Workspace, read_json, read_table, sha256
 
@@ -63,8 +63,8 @@ class Chequered(base.Source):
         self._release = plan["edition"]
 
     def blocks(self, places: Places) -> list[Block]:
-        self._wanted = set(map(tuple, places.cells.tolist()))
-        return places.grid.blocks(places.cells)
+        self._tiles = WantedTiles(places.grid, places.cells)
+        return self._tiles.blocks
 
     def read(self, block: Block) -> pa.Table:
         self.service.reads.append(block.block_id)
@@ -72,7 +72,7 @@ class Chequered(base.Source):
             raise self.service.error(f"cannot read {block.block_id}")
         side = 3 * BLOCK_TILES
         samples = np.full((1, side, side), self._release + block.column % 7, dtype=np.uint8)
-        return tile_rows(block, samples, np.ones((side, side), dtype=bool), self._wanted)
+        return self._tiles.rows(block, samples, np.ones((side, side), dtype=bool))
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
         return {"bands": ["x"], "dtype": "uint8", "pixel_m": 100.0, "native_m": 100.0,

@@ -37,6 +37,7 @@ class Killer:
     Attributes:
         again: bytes read again, over all kills.
         finished: bytes that finished blocks had cost, over all kills.
+        blocks: ids of the blocks of each layer of imagery.
         met: layers that a kill met with some blocks staged and others not.
         seconds: that a fetch takes which nobody kills.
     """
@@ -50,7 +51,7 @@ class Killer:
         self._expected = self._finish(folder / "whole")
         self.seconds = time.monotonic() - began
         self._whole = self._read()
-        self._blocks = {name: _blocks(folder / "whole", name) for name in IMAGERY}
+        self.blocks = {name: _blocks(folder / "whole", name) for name in IMAGERY}
 
     def kill(self, after: Callable[[Path], bool]) -> None:
         """Kill a fetch as soon as that holds of its workspace, then give the same command again."""
@@ -66,8 +67,8 @@ class Killer:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        left = {name: self._blocks[name] - finished(workspace, name) for name in IMAGERY}
-        self.met += sum(0 < len(left[name]) < len(self._blocks[name]) for name in IMAGERY)
+        left = {name: self.blocks[name] - finished(workspace, name) for name in IMAGERY}
+        self.met += sum(0 < len(left[name]) < len(self.blocks[name]) for name in IMAGERY)
         self.world.door.log.clear()
         assert self._finish(workspace) == self._expected
         read, needed = self._read(), self._cost(left)
@@ -130,9 +131,14 @@ def test_thirty_killed_live_fetches_go_on(
     generator = random.Random(seed)
     with World(small_squares(demo_inputs, tmp_path / "inputs")) as world:
         killer = Killer(world, tmp_path, *IMAGERY, "entities")
-        for _ in range(30):
+        for _ in range(15):  # half of them by the clock, half while imagery is being read
             until = time.monotonic() + generator.uniform(0.2, killer.seconds)
             killer.kill(lambda workspace, until=until: time.monotonic() >= until)
+            layer = generator.choice(IMAGERY)
+            most = generator.randrange(1, len(killer.blocks[layer]))
+            killer.kill(
+                lambda workspace, layer=layer, most=most: len(finished(workspace, layer)) >= most
+            )
     share = killer.again / killer.finished
     sys.stdout.write(f"seed {seed}: {share:.2%} of {killer.finished:,} bytes, met {killer.met}\n")
     assert killer.met >= 5

@@ -222,7 +222,7 @@ def _cell(place_id: str) -> tuple[int, int]:
 
 def pack_valid(valid: npt.NDArray[np.bool_]) -> tuple[float, bytes]:
     """Return (valid_fraction, packed bits) of a tile's validity; no bits where all or none hold."""
-    share = float(valid.mean())
+    share = np.count_nonzero(valid) / valid.size
     return share, b"" if share in {0.0, 1.0} else np.packbits(valid).tobytes()
 
 

@@ -9,9 +9,9 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -76,14 +76,51 @@ class Threads(Workers):
                 return block, err
             return block, None
 
-        waiting = iter(blocks)
+        stretches = Stretches(blocks, self.count)
+        running: dict[Future[Outcome], int] = {}
         with ThreadPoolExecutor(self.count, "urban-block") as pool:
-            running = {pool.submit(work, block) for block in islice(waiting, self.count)}
+
+            def begin(reader: int) -> None:
+                if (block := stretches.next(reader)) is not None:
+                    running[pool.submit(work, block)] = reader
+
+            for reader in range(self.count):
+                begin(reader)
             while running:
-                ended, running = wait(running, return_when=FIRST_COMPLETED)
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 outcomes = [future.result() for future in ended]
-                running |= {pool.submit(work, block) for block in islice(waiting, len(ended))}
+                for future in ended:
+                    begin(running.pop(future))
                 yield from outcomes
+
+
+class Stretches:
+    """Blocks in the order in which several readers take them, each along a stretch of its own.
+
+    Neighbours share files and what files store as one piece. Read at once by several, each would
+    wait for the other; read by one, the second finds what the first has opened and decoded.
+
+    Args:
+        blocks: neighbours following each other.
+        readers: how many.
+    """
+
+    def __init__(self, blocks: Sequence[Block], readers: int) -> None:
+        self._blocks = blocks
+        ends = [len(blocks) * reader // readers for reader in range(readers + 1)]
+        self._left = [range(*pair) for pair in pairwise(ends)]
+
+    def next(self, reader: int) -> Block | None:
+        """Return a reader's next block; at its end, the second half of the longest stretch."""
+        if not self._left[reader]:
+            longest = max(range(len(self._left)), key=lambda other: len(self._left[other]))
+            left = self._left[longest]
+            half = len(left) // 2
+            self._left[longest], self._left[reader] = left[:half], left[half:]
+        if not self._left[reader]:
+            return None
+        first, self._left[reader] = self._left[reader][0], self._left[reader][1:]
+        return self._blocks[first]
 
 
 class Dask(Workers):
@@ -254,6 +291,7 @@ def read_all(
         if not down:
             again = True
             continue
+        again = False  # what fails as the service comes back is tried once more, too
         if read:
             pauses = patience.pauses()
         pause = next(pauses, None)

@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Places
 from urbancli.sources import base
-from urbancli.sources._pixels import SATELLITE_WINDOW_M
+from urbancli.sources._tiles import SATELLITE_WINDOW_M
 
 SIGNATURE_KEYS = {"sig", "se", "st", "sp", "x-amz-signature", "x-amz-security-token", "x-amz-date"}
 """Keys of a URL's query that make it a signed one."""

@@ -1,4 +1,4 @@
-"""What every source of imagery does: warp rasters onto the tiles' pixel grid, cut blocks into rows.
+"""What every source of imagery does: bring rasters onto the pixel grid of the tiles.
 
 A block's place in the zone does not depend on what was asked for, so its pixels are the same in
 every fetch.
@@ -12,139 +12,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from urbancli.city import split_antimeridian
-from urbancli.grid import BLOCK_TILES, Block, Grid, Integers, Places
-from urbancli.hilbert import hilbert_order
-from urbancli.layers import PIXEL_SCHEMA, pack_valid
+from urbancli.grid import BLOCK_TILES, Block
 from urbancli.sources._stored import Box, StoredBlocks
-from urbancli.workspace import geo_table
-
-SATELLITE_WINDOW_M = 2560.0
-"""The widest window a published encoder looks at (UrbanFusion's 256 px of 10 m): the halo."""
-
-LARGEST_ARRAY = (1 << 31) - 1
-"""Bytes that one Arrow array of binary values may hold."""
 
 WHOLE_PIXELS = 1e-6
 """How far a raster may lie beside the tiles' pixel grid, pixels, and count as on it."""
-
-Part = tuple[slice, slice]
-"""Rows and columns of a block's samples that are one tile."""
-
-
-# --- tiles of a block --------------------------------------------------------------------------
-
-
-def halo_cells(places: Places) -> Integers:
-    """Return (column, row) of a city's tiles and of the halo around them, sorted, shape (N, 2)."""
-    beyond = max(0.0, (SATELLITE_WINDOW_M - places.grid.tile_m) / 2)
-    return places.grid.halo(places.cells, beyond)
-
-
-def tile_parts(
-    block: Block, wanted: set[tuple[int, int]], side: int
-) -> list[tuple[int, int, Part]]:
-    """Return (column, row, where its pixels lie in the block) of the wanted tiles of a block.
-
-    Args:
-        block: the block.
-        wanted: (column, row) of the tiles wanted of the zone.
-        side: pixels along a tile.
-    """
-    parts = []
-    for column, row in block.tiles().tolist():
-        if (column, row) in wanted:
-            left = (column - block.column * BLOCK_TILES) * side
-            top = (BLOCK_TILES - 1 - (row - block.row * BLOCK_TILES)) * side
-            parts.append((column, row, (slice(top, top + side), slice(left, left + side))))
-    return parts
-
-
-def tile_rows(
-    block: Block,
-    samples: npt.NDArray[Any],
-    valid: npt.NDArray[np.bool_],
-    wanted: set[tuple[int, int]],
-) -> pa.Table:
-    """Return one row per wanted tile of a block that has any valid pixel, in Hilbert order.
-
-    Args:
-        block: the block.
-        samples: (bands, S, S) of the whole block, first row north.
-        valid: (S, S).
-        wanted: (column, row) of the tiles wanted of the zone.
-    """
-    grid = Grid(block.epsg, block.tile_m)
-    side = samples.shape[1] // BLOCK_TILES
-    cells = block.tiles()
-    cells = cells[[tuple(cell) in wanted for cell in cells.tolist()]]
-    places = _places_in_block(block, cells)
-    shares, bits = _validity(valid, places)
-    cells, places = cells[shares > 0], places[shares > 0]
-    if not len(cells):
-        return PIXEL_SCHEMA.empty_table()
-    boxes = grid.unproject_geometry(grid.tile_boxes(cells))
-    order = hilbert_order(boxes)
-    kept = np.flatnonzero(shares > 0)[order]
-    ids = [grid.tile_id(column, row) for column, row in cells[order].tolist()]
-    columns = {
-        "place_id": pa.array(ids, pa.string()),
-        "block": pa.array([block.block_id] * len(ids), pa.string()),
-        "valid_fraction": pa.array(shares[kept]),
-        "pixels": _cut(samples, places[order], side),
-        "valid": pa.array([bits[tile] for tile in kept.tolist()], pa.binary()),
-    }
-    return geo_table(columns, boxes[order]).select(PIXEL_SCHEMA.names)
-
-
-def _places_in_block(block: Block, cells: Integers) -> Integers:
-    """Return (row from the north, column) in the block, in tiles, of cells (N, 2) of the zone."""
-    column, row = (cells - np.array([block.column, block.row]) * BLOCK_TILES).T
-    return np.column_stack([BLOCK_TILES - 1 - row, column])
-
-
-def _validity(
-    valid: npt.NDArray[np.bool_], places: Integers
-) -> tuple[npt.NDArray[np.float64], list[bytes]]:
-    """Return the valid share (N,) of tiles of a block, and the packed bits where it is between."""
-    if valid.all():
-        return np.ones(len(places)), [b""] * len(places)
-    side = len(valid) // BLOCK_TILES
-    tiles = valid.reshape(BLOCK_TILES, side, BLOCK_TILES, side).swapaxes(1, 2)
-    packed = [pack_valid(tiles[row, column]) for row, column in places.tolist()]
-    return np.array([share for share, _ in packed]), [bits for _, bits in packed]
-
-
-def _cut(samples: npt.NDArray[Any], places: Integers, side: int) -> pa.ChunkedArray:
-    """Return tiles of a block as binary values, copied once: C-order, little-endian.
-
-    Args:
-        samples: (bands, S, S) of the whole block.
-        places: (N, 2) row and column of the tiles, in tiles.
-        side: pixels along a tile.
-    """
-    bands = len(samples)
-    tiles = samples.reshape(bands, BLOCK_TILES, side, BLOCK_TILES, side).transpose(1, 3, 0, 2, 4)
-    tile_bytes = bands * side * side * samples.itemsize
-    most = max(1, LARGEST_ARRAY // tile_bytes)
-    arrays = []
-    for start in range(0, len(places), most):
-        row, column = places[start : start + most].T
-        little = samples.dtype.newbyteorder("<")
-        pixels = np.empty((len(row), bands, side, side), dtype=little)
-        for tile, (south, east) in enumerate(zip(row.tolist(), column.tolist(), strict=True)):
-            pixels[tile] = tiles[south, east]
-        offsets = np.arange(len(row) + 1, dtype=np.int64) * tile_bytes
-        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(pixels)]
-        arrays.append(pa.Array.from_buffers(pa.binary(), len(row), buffers))
-    return pa.chunked_array(arrays, pa.binary())
-
-
-# --- rasters -----------------------------------------------------------------------------------
 
 
 def sample_bands(dataset: Any) -> list[int]:
@@ -207,11 +83,15 @@ class OnGrid:
     Attributes:
         samples: (bands, S, S) of all its bands, zero (or no data) beyond the raster.
         valid: (S, S).
+        zero: whether what is not valid is zero in all bands.
     """
 
-    def __init__(self, samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> None:
+    def __init__(
+        self, samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_], empty: float | None
+    ) -> None:
         self.samples = samples
         self.valid = valid
+        self.zero = not empty
 
     def read(self, bands: int | Sequence[int]) -> npt.NDArray[Any]:
         """Return (S, S) of a band, or (bands, S, S) of several, numbered from 1."""
@@ -305,20 +185,32 @@ def _on_grid(
         return None
     inside = box.within(Box(0, 0, known.width, known.height))
     shape = box.shape(known.bands)
+    if inside.right <= inside.left or inside.bottom <= inside.top:
+        nothing = np.broadcast_to(known.dtype.type(empty or 0), shape)
+        return OnGrid(nothing, np.broadcast_to(False, shape[1:]), empty)
     stored = stored or StoredBlocks(0)
-    if inside == box:
-        samples, valid = stored.scratch(shape, known.dtype), np.ones(shape[1:], dtype=bool)
-    else:
-        samples = np.full(shape, int(empty or 0), dtype=known.dtype)
-        valid = np.zeros(shape[1:], dtype=bool)
-    if inside.right > inside.left and inside.bottom > inside.top:
-        part = inside.part_of(box)
-        stored.read(dataset.name, dataset, dataset.indexes, inside, samples[part])
-        valid[part[1:]] = True
-        zero_is_none = empty == 0 and known.dtype.kind == "u"
-        if empty is not None and not (zero_is_none and samples[part].min() > 0):
-            valid = (samples != int(empty)).any(axis=0)
-    return OnGrid(samples, valid)
+    samples, part = stored.scratch("samples", shape, known.dtype), inside.part_of(box)
+    valid = stored.scratch("valid", shape[1:], np.dtype(bool))
+    stored.read(dataset.name, dataset, dataset.indexes, inside, samples[part])
+    valid[part[1:]] = True
+    for beside in _beside(part[1:]):
+        samples[:, *beside] = int(empty or 0)
+        valid[beside] = False
+    zero_is_none = empty == 0 and known.dtype.kind == "u"
+    if empty is not None and not (zero_is_none and samples[part].min() > 0):
+        valid = (samples != int(empty)).any(axis=0)
+    return OnGrid(samples, valid, empty)
+
+
+def _beside(part: tuple[slice, slice]) -> list[tuple[slice, slice]]:
+    """Return what of an array's rows and columns lies above, below, left and right of a part."""
+    rows, columns = part
+    return [
+        (slice(0, rows.start), slice(None)),
+        (slice(rows.stop, None), slice(None)),
+        (rows, slice(0, columns.start)),
+        (rows, slice(columns.stop, None)),
+    ]
 
 
 class About(NamedTuple):

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import numpy as np
 import shapely
 
 from urbancli.errors import UrbanError
@@ -17,9 +18,9 @@ from urbancli.grid import Block, Grid, Places
 from urbancli.net import Net
 from urbancli.sources import base
 from urbancli.sources._items import Pinned, period, pinned_items
-from urbancli.sources._pixels import halo_cells
 from urbancli.sources._rasters import Rasters, unchanged
 from urbancli.sources._stac import Catalogue
+from urbancli.sources._tiles import WantedTiles, halo_cells
 
 COG_TILE_PX = 512
 """Side of the squares that a COG is compressed in, as far as one knows beforehand."""
@@ -63,8 +64,7 @@ class StacSource(base.Source):
         self._collection = collection
         self._rasters = Rasters(net, prepare)
         self._items: list[Pinned] = []
-        self._wanted: set[tuple[int, int]] = set()
-        self._tile_m = 0
+        self._tiles = WantedTiles(Grid(0), np.empty((0, 2), dtype=np.int64))
 
     @abstractmethod
     def _parameters(self) -> dict[str, Any]:
@@ -129,10 +129,8 @@ class StacSource(base.Source):
 
     def blocks(self, places: Places) -> list[Block]:
         """Return the blocks of the city's tiles and of the halo around them."""
-        cells = halo_cells(places)
-        self._wanted = set(map(tuple, cells.tolist()))
-        self._tile_m = places.grid.tile_m
-        return places.grid.blocks(cells)
+        self._tiles = WantedTiles(places.grid, halo_cells(places))
+        return self._tiles.blocks
 
     def estimate(self, places: Places) -> base.Estimate:
         """Return what reading will cost: all items that touch a block are read, whole COG tiles.

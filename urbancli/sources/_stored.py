@@ -65,14 +65,19 @@ class StoredBlocks:
         self._left: dict[Key, int] = {}
         self._own = threading.local()
 
-    def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
         """Return an array of this thread's, of any content, that is its own until it asks again.
 
         Fresh memory for every block of tiles would cost about as much as a copy of the pixels.
+
+        Args:
+            name: what it is for.
+            shape: of the array.
+            dtype: of the array.
         """
-        array = vars(self._own).get("array")
+        array = vars(self._own).get(name)
         if array is None or array.shape != shape or array.dtype != dtype:
-            array = self._own.array = np.empty(shape, dtype)
+            array = vars(self._own)[name] = np.empty(shape, dtype)
         return array
 
     def read(

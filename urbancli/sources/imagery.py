@@ -19,21 +19,20 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from urbancli.errors import UrbanError, unknown
-from urbancli.grid import BLOCK_TILES, Block, Grid, Places
+from urbancli.grid import Block, Grid, Places
 from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA, pixel_size
 from urbancli.sources import base
 from urbancli.sources._pixels import (
-    SATELLITE_WINDOW_M,
+    OnGrid,
     bounds_lonlat,
-    halo_cells,
     pixel_sides_m,
     sample_bands,
-    tile_rows,
     valid_pixels,
     warped,
     with_near_infrared,
 )
 from urbancli.sources._stored import StoredBlocks
+from urbancli.sources._tiles import SATELLITE_WINDOW_M, WantedTiles, halo_cells
 
 GDAL_CACHE_BYTES = 128 << 20
 """Of GDAL's own cache, which would grow to a twentieth of the machine's memory."""
@@ -104,9 +103,8 @@ class Source(base.Source):
 
     def blocks(self, places: Places) -> list[Block]:
         """Return the blocks of the city's tiles and of the halo around them."""
-        cells = halo_cells(places)
-        self._wanted = set(map(tuple, cells.tolist()))
-        return places.grid.blocks(cells)
+        self._tiles = WantedTiles(places.grid, halo_cells(places))
+        return self._tiles.blocks
 
     def read(self, block: Block) -> pa.Table:
         """Return one row per tile of the block that has any valid pixel, in Hilbert order."""
@@ -114,8 +112,8 @@ class Source(base.Source):
 
         ours = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": GDAL_CACHE_BYTES}
         with rasterio.Env(**ours):
-            samples, valid = self._read_block(block)
-        return tile_rows(block, samples, valid, self._wanted)
+            read = self._read_block(block)
+        return PIXEL_SCHEMA.empty_table() if read is None else self._tiles.rows(block, *read)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, dtype, pixel size, the band read as mask, and files under earlier ones."""
@@ -202,36 +200,41 @@ class Source(base.Source):
             opened.pop(next(iter(opened))).close()
         return opened[number]
 
-    def _read_block(self, block: Block) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return samples (bands, S, S), zero where nothing is known, and where (S, S) it is."""
+    def _read_block(self, block: Block) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None:
+        """Return samples (bands, S, S), zero where nothing is known, and where (S, S) it is.
+
+        None where no file shows anything. Arrays as large are not made before they are needed.
+        """
         from rasterio.errors import RasterioError
 
-        side = round(block.tile_m / self._pixel_m) * BLOCK_TILES
-        samples = np.zeros((len(self._bands), side, side), dtype=self._dtype)
-        valid = np.zeros((side, side), dtype=bool)
-        for number in self._near(block):
+        found: tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None = None
+        near = self._near(block)
+        for number in near:
             dataset = self._dataset(number)
             try:
                 with warped(dataset, block, self._pixel_m, stored=self._stored) as warp:
                     mask = valid_pixels(warp)
-                    if valid.any():
-                        mask = mask & ~valid
-                    if mask.any():
-                        read = warp.read(sample_bands(dataset))
-                        if self._dtype.kind == "f":
-                            mask &= np.isfinite(read).all(axis=0)
-                        if mask.all():
-                            return read, mask
-                        np.copyto(samples, read, where=mask)
-                        valid |= mask
+                    if found is not None:
+                        mask = mask & ~found[1]
+                    if not mask.any():
+                        continue
+                    read = warp.read(sample_bands(dataset))
+                    if self._dtype.kind == "f":
+                        mask &= np.isfinite(read).all(axis=0)
+                    zero = isinstance(warp, OnGrid) and warp.zero
+                    if mask.all() or (zero and len(near) == 1):
+                        return read, mask
+                    found = found or (np.zeros_like(read), np.zeros_like(mask))
+                    np.copyto(found[0], read, where=mask)
+                    found[1][:] |= mask
             except RasterioError as err:
                 raise UrbanError(
                     f"GDAL cannot read {self.paths[number]}: the file is cut off or damaged; "
                     "bring it anew"
                 ) from err
-            if valid.all():
+            if found is not None and found[1].all():
                 break
-        return samples, valid
+        return found
 
 
 def footprint(paths: Sequence[Path]) -> BaseGeometry:

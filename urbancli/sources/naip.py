@@ -19,15 +19,13 @@ from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA, pixel_size
 from urbancli.net import Net
 from urbancli.sources._items import Item, Pinned, search_area, share_seen, told_synthetic, union
 from urbancli.sources._pixels import (
-    SATELLITE_WINDOW_M,
     pixel_sides_m,
-    tile_parts,
-    tile_rows,
     valid_pixels,
     warped,
     with_near_infrared,
 )
 from urbancli.sources._scenes import StacSource
+from urbancli.sources._tiles import SATELLITE_WINDOW_M, tile_part
 
 BANDS = ("red", "green", "blue", "nir")
 
@@ -122,8 +120,8 @@ class Source(StacSource):
         for number, item in enumerate(near):
             if (by < 0).any():
                 self._fill(samples, by, (number, item), block)
-        table = tile_rows(block, samples, by >= 0, self._wanted)
-        return self._with_years(table, by, near, block)
+        table = self._tiles.rows(block, samples, by >= 0)
+        return self._with_years(table, by, near)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, pixel sizes, the years read, newest first, and whether one sufficed."""
@@ -172,24 +170,21 @@ class Source(StacSource):
             by[mask] = number
 
     def _with_years(
-        self, table: pa.Table, by: npt.NDArray[np.int16], near: Sequence[Pinned], block: Block
+        self, table: pa.Table, by: npt.NDArray[np.int16], near: Sequence[Pinned]
     ) -> pa.Table:
         """Append year, its share of the valid pixels, and native pixel size to a block's rows."""
-        grid = Grid(block.epsg, block.tile_m)
-        told = {}
-        for column, row, part in tile_parts(block, self._wanted, len(by) // BLOCK_TILES):
-            numbers, counts = np.unique(by[part][by[part] >= 0], return_counts=True)
+        rows = []
+        for place in table.column("place_id").to_pylist():
+            taken_by = by[tile_part(place, len(by) // BLOCK_TILES)]
+            numbers, counts = np.unique(taken_by[taken_by >= 0], return_counts=True)
             of_year: dict[int, int] = {}
             for number, count in zip(numbers, counts, strict=True):
                 taken = near[number].said["year"]
                 of_year[taken] = of_year.get(taken, 0) + int(count)
-            if of_year:
-                most = max(of_year, key=lambda taken: (of_year[taken], taken))
-                items = [near[n].said for n in numbers]
-                sizes = [said["native_m"] for said in items if said["year"] == most]
-                share = of_year[most] / sum(of_year.values())
-                told[grid.tile_id(column, row)] = (most, share, min(sizes))
-        rows = [told[place] for place in table.column("place_id").to_pylist()]
+            most = max(of_year, key=lambda taken: (of_year[taken], taken))
+            items = [near[n].said for n in numbers]
+            sizes = [said["native_m"] for said in items if said["year"] == most]
+            rows.append((most, of_year[most] / sum(of_year.values()), min(sizes)))
         for index, name in enumerate(("year", "year_share", "native_m")):
             values = pa.array([row[index] for row in rows], NAIP_SCHEMA.field(name).type)
             table = table.append_column(name, values)

@@ -29,8 +29,9 @@ from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA
 from urbancli.net import Net
 from urbancli.sources._dates import Date, by_date, choose, dates_of, is_year, last_year, near
 from urbancli.sources._items import Item, Pinned, search_area, share_seen, told_synthetic
-from urbancli.sources._pixels import SATELLITE_WINDOW_M, tile_rows, warped
+from urbancli.sources._pixels import warped
 from urbancli.sources._scenes import StacSource, shuffled
+from urbancli.sources._tiles import SATELLITE_WINDOW_M
 
 PIXEL_M = NOMINAL_PIXEL_M["sentinel1"]
 
@@ -138,7 +139,7 @@ class Source(StacSource):
                     wanted = (into[0] == 0) & (power > 0).all(axis=0)
                     np.copyto(into, power, where=wanted)
         samples, valid = median_db(stack)
-        return tile_rows(block, samples, valid, self._wanted)
+        return self._tiles.rows(block, samples, valid)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, unit, pixel sizes, the direction of flight, and the dates used."""

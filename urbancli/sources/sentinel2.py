@@ -26,8 +26,9 @@ from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA
 from urbancli.net import Net
 from urbancli.sources._dates import Date, by_date, choose, dates_of, is_year, last_year, near
 from urbancli.sources._items import Item, Pinned, search_area, told_synthetic
-from urbancli.sources._pixels import SATELLITE_WINDOW_M, tile_rows, warped
+from urbancli.sources._pixels import warped
 from urbancli.sources._scenes import StacSource, shuffled
+from urbancli.sources._tiles import SATELLITE_WINDOW_M
 
 PIXEL_M = NOMINAL_PIXEL_M["sentinel2"]
 
@@ -162,14 +163,14 @@ class Source(StacSource):
                 if wanted.any():
                     self._fill(into, item, block, wanted)
         samples = stack[0] if least else median(stack)
-        return tile_rows(block, samples, samples[0] > 0, self._wanted)
+        return self._tiles.rows(block, samples, samples[0] > 0)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return bands, pixel sizes, the dates used, and pixels that no date shows clear.
 
         `pixels_never_clear` counts over the city's tiles and its halo; it follows from the rows.
         """
-        of_tile = round(self._tile_m / PIXEL_M) ** 2
+        of_tile = round(self._tiles.grid.tile_m / PIXEL_M) ** 2
         valid = sum(round(share * of_tile) for share in tiles["valid_fraction"].to_pylist())
         return {
             "bands": list(ASSETS),
@@ -179,7 +180,7 @@ class Source(StacSource):
             "scale": 1e-4,
             "composite": self._composite,
             "dates": [date.day for date in self._dates],
-            "pixels_never_clear": len(self._wanted) * of_tile - valid,
+            "pixels_never_clear": len(self._tiles) * of_tile - valid,
         }
 
     def _clear(self, item: Pinned, block: Block) -> npt.NDArray[np.bool_]:
