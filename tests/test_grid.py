@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from urbancli.city import box_area, find_city
 from urbancli.errors import UrbanError
-from urbancli.grid import Grid, parse_tile_id, places_from_table, point_places, tiles_of
+from urbancli.grid import (
+    Grid,
+    cells_of_ids,
+    parse_tile_id,
+    places_from_table,
+    point_places,
+    tiles_of,
+)
 
 # Zones in both hemispheres, at the antimeridian, and at the equator.
 CENTRES = [(77.2, 28.6), (-73.98, 40.7), (151.1, -33.9), (179.99, -16.9), (36.8, -0.01), (9, 59.9)]
@@ -143,3 +150,16 @@ def test_too_large_an_area_is_refused_at_once() -> None:
 def test_a_broken_id_is_refused() -> None:
     with pytest.raises(UrbanError, match="no tile id"):
         parse_tile_id("delhi-1-2")
+
+
+def test_ids_of_many_are_the_ids_of_each() -> None:
+    grid = Grid(32733)
+    cells = np.random.default_rng(0).integers(-40, 40, (200, 2))
+    ids = [grid.tile_id(column, row) for column, row in cells.tolist()]
+    assert grid.tile_ids(cells).to_pylist() == ids
+    blocks = [grid.block_of(column, row).block_id for column, row in cells.tolist()]
+    assert grid.block_ids(cells).to_pylist() == blocks
+    assert cells_of_ids(ids).tolist() == cells.tolist()
+    for bad in ("32733_300_1", "32733_300_1_2x", "", "a_b_c_d"):
+        with pytest.raises(UrbanError, match="no tile id"):
+            cells_of_ids([*ids, bad])

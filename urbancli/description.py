@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 
 from urbancli.city import synthetic_marks
-from urbancli.grid import Grid, Integers, parse_tile_id, places_from_table
+from urbancli.grid import Grid, Integers, cells_of_ids, places_from_table
 from urbancli.layers import fetched_area
 from urbancli.licences import LICENCES, Licence, licences, producers
 from urbancli.lock import unlist
@@ -153,19 +153,14 @@ def _covered(workspace: Workspace, key: str, path: Path, facts: dict[str, Any]) 
     """Return the tiles (N, 2) a layer covers: those of its rows, or the city's with its halo."""
     grid = Grid(facts["epsg"], facts["tile_m"])
     if "bands" in facts:
-        ids = read_table(path, ["place_id"])[0].column(0).to_pylist()
-        return _cells(ids)
+        return cells_of_ids(read_table(path, ["place_id"])[0].column(0).combine_chunks())
     places = places_from_table(read_table(workspace.places_file(key))[0], grid)
     return grid.halo(places.cells, float(facts["provenance"].get("halo_m", 0.0)))
 
 
-def _cells(ids: list[str]) -> Integers:
-    return np.array([parse_tile_id(place)[1:] for place in ids], dtype=np.int64).reshape(-1, 2)
-
-
 def _footprint(grid: Grid, cells: Integers) -> Any:
     """Return the union of tiles, EPSG:4326, lon lat, cut at the antimeridian."""
-    union = shapely.union_all(grid.tile_boxes(cells))
+    union = shapely.coverage_union_all(grid.tile_boxes(np.unique(cells, axis=0)))
     # Straight edges bend by less than a metre over 20 km.
     outline = shapely.segmentize(shapely.simplify(union, 0.0), 20_000.0)
     lonlat = grid.unproject_geometry(outline)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -113,6 +114,17 @@ class Grid:
         """Return `EPSG_size_column_row`."""
         return f"{self.epsg}_{self.tile_m}_{column}_{row}"
 
+    def tile_ids(self, cells: Integers) -> pa.StringArray:
+        """Return the ids of tiles (N, 2), as `tile_id`."""
+        column, row = (pa.array(axis).cast(pa.string()) for axis in cells.T)
+        return pc.binary_join_element_wise(f"{self.epsg}_{self.tile_m}", column, row, "_")
+
+    def block_ids(self, cells: Integers) -> pa.StringArray:
+        """Return the ids of the blocks that hold tiles (N, 2)."""
+        column, row = (pa.array(axis // BLOCK_TILES).cast(pa.string()) for axis in cells.T)
+        column = pc.binary_join_element_wise(f"{self.epsg}_{self.tile_m}_b", column, "")
+        return pc.binary_join_element_wise(column, row, "_")
+
     def tile_boxes(self, cells: Integers) -> Geometries:
         """Return the squares of tiles (N, 2) as polygons in the grid's CRS, metres."""
         left, bottom = (cells * self.tile_m).astype(np.float64).T
@@ -152,6 +164,20 @@ def parse_tile_id(place_id: str) -> tuple[Grid, int, int]:
         raise UrbanError(f"'{place_id}' is no tile id: expected EPSG_size_column_row")
     epsg, tile_m, column, row = (int(part) for part in match.groups())
     return Grid(epsg, tile_m), column, row
+
+
+def cells_of_ids(place_ids: pa.Array | pa.ChunkedArray | Sequence[str]) -> Integers:
+    """Return (column, row) of tiles by their ids, shape (N, 2).
+
+    Raises:
+        UrbanError: one is no tile id.
+    """
+    ids = place_ids if isinstance(place_ids, pa.Array) else pa.array(place_ids, pa.string())
+    names = ("column", "row")
+    found = pc.extract_regex(ids, r"^\d+_\d+_(?P<column>-?\d+)_(?P<row>-?\d+)$")
+    if found.null_count:
+        parse_tile_id(str(ids.filter(found.is_null())[0]))
+    return np.column_stack([found.field(name).cast(pa.int64()).to_numpy() for name in names])
 
 
 @dataclass(frozen=True)
@@ -202,8 +228,6 @@ class Places:
     def to_table(self) -> pa.Table:
         """Return `place_id, kind, lon, lat, share_inside, block, bbox, geometry` (EPSG:4326)."""
         lon, lat = self.lonlat()
-        cells = self.cells
-        blocks = [self.grid.block_of(int(c), int(r)).block_id for c, r in cells]
         shapes = shapely.points(lon, lat)
         if self.kind == "tile":
             shapes = self.grid.unproject_geometry(self.boxes())
@@ -213,7 +237,7 @@ class Places:
             "lon": pa.array(lon),
             "lat": pa.array(lat),
             "share_inside": pa.array(self.share_inside),
-            "block": pa.array(blocks, pa.string()),
+            "block": self.grid.block_ids(self.cells),
         }
         return geo_table(columns, np.asarray(shapes, dtype=object))
 
@@ -223,7 +247,7 @@ def places_from_table(table: pa.Table, grid: Grid) -> Places:
     ids = table.column("place_id").to_numpy(zero_copy_only=False).astype(object)
     kind = table.column("kind")[0].as_py() if table.num_rows else "tile"
     if kind == "tile":
-        cells = np.array([parse_tile_id(place)[1:] for place in ids], dtype=np.int64).reshape(-1, 2)
+        cells = cells_of_ids(ids)
         x, y = ((cells + 0.5) * grid.tile_m).T
     else:
         points = shapely.get_coordinates(geometries(table))
@@ -265,7 +289,7 @@ def tiles_of(area: BaseGeometry, grid: Grid) -> Places:
     share[edge] = shapely.area(shapely.intersection(boxes[edge], outline)) / grid.tile_m**2
     inside = share > 1e-9
     cells, share = cells[inside], np.minimum(share[inside], 1.0)
-    ids = np.array([grid.tile_id(int(c), int(r)) for c, r in cells], dtype=object)
+    ids = grid.tile_ids(cells).to_numpy(zero_copy_only=False)
     x, y = ((cells + 0.5) * grid.tile_m).T
     return Places(grid, ids, "tile", np.asarray(x), np.asarray(y), share)
 

@@ -1,12 +1,15 @@
 """Entities and the tiles they touch, against a naive loop over both."""
 
+import dataclasses
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urbancli.grid import Grid, Places
+from urbancli.grid import Floats, Grid, Places
 from urbancli.sources import _entities
 from urbancli.sources._entities import Entities, join_tiles
 
@@ -76,9 +79,16 @@ def test_the_join_equals_a_naive_loop(
     assert seen == {name: pair for name, pair in expected.items() if pair[0]}
 
 
+class Metres(Grid):
+    """A grid whose lon and lat are its own metres."""
+
+    def project(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Floats]:
+        return np.asarray(lon), np.asarray(lat)
+
+
 def test_borders_belong_to_both_tiles() -> None:
     """In metres: a projection there and back would move points off the borders."""
-    places = some_tiles([True])
+    places = dataclasses.replace(some_tiles([True]), grid=Metres(GRID.epsg, GRID.tile_m))
     x, y = CENTRE
     shapes = [
         shapely.Point(x, y),

@@ -15,7 +15,7 @@ import pyarrow as pa
 import shapely
 
 from urbancli.errors import UrbanError
-from urbancli.grid import Grid, Places, parse_tile_id
+from urbancli.grid import Grid, Places, cells_of_ids
 from urbancli.hilbert import hilbert_index
 from urbancli.workspace import Geometries, geo_table, open_parquet, read_table, sha256, write_table
 
@@ -242,7 +242,7 @@ def make_split(units: Units, target: Floats, seed: int, folds: int) -> Split:
     numbers = {size: len(np.unique(cell, axis=0)) for size, cell in cells.items()}
     group_m, warnings = choose_group_m(range_m, found, diameter_m, numbers)
     grid = Grid(units.grid.epsg, group_m)
-    ids = np.array([grid.tile_id(int(c), int(r)) for c, r in cells[group_m]], dtype=object)
+    ids = grid.tile_ids(cells[group_m]).to_numpy(zero_copy_only=False)
     order = hilbert_ranks(cells[group_m])
     counts = np.bincount(order)
     if len(counts) < 2:
@@ -297,7 +297,7 @@ def _read_split(path: Path, units: Units) -> Split:
         raise UrbanError(f"{path} holds other units than its label: delete it and run again")
     rows = np.array([row_of[unit] for unit in units.unit_id])
     group = table.column("group").to_numpy(zero_copy_only=False).astype(object)[rows]
-    cells = np.array([parse_tile_id(name)[1:] for name in group], dtype=np.int64)
+    cells = cells_of_ids(group)
     return Split(
         group,
         hilbert_ranks(cells),

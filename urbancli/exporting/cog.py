@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from urbancli.description import COMMON_NAMES
-from urbancli.grid import parse_tile_id
+from urbancli.grid import cells_of_ids
 from urbancli.layers import unpack_valid
 
 BLOCK_PX = 512
@@ -120,8 +120,7 @@ def _write_plain(
 
     tile_m, size = facts["tile_m"], facts["pixel_m"]
     side = round(tile_m / size)
-    ids = file.read(columns=["place_id"]).column(0).to_pylist()
-    cells = np.array([parse_tile_id(place)[1:] for place in ids], dtype=np.int64)
+    cells = cells_of_ids(file.read(columns=["place_id"]).column(0).combine_chunks())
     west, south = cells.min(axis=0)
     columns, rows = cells.max(axis=0) - (west, south) + 1
     north = int(south + rows)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import shapely
 
 from urbancli.errors import UrbanError
-from urbancli.grid import BLOCK_TILES, Block, Grid, Integers, Places
+from urbancli.grid import BLOCK_TILES, Block, Floats, Grid, Integers, Places
 from urbancli.layers import ENTITY_SCHEMA, MEMBER_TYPE
 from urbancli.sources.base import Source, pin, places_grid
 from urbancli.workspace import Geometries, geo_table
@@ -201,8 +201,8 @@ def join_tiles(entities: Entities, places: Places, candidates: Integers | None =
         candidates: numbers of the entities that may touch any; else those near the city.
     """
     near = np.flatnonzero(_near(entities.geometry, places)) if candidates is None else candidates
-    projected = np.asarray(places.grid.project_geometry(entities.geometry[near]), dtype=object)
-    entity, place = _touching(projected, places)
+    geometry = entities.geometry[near]
+    entity, place = _touching(geometry, places)
     kept, starts = np.unique(entity, return_index=True)
     ids = pa.array(places.place_id.tolist(), pa.string())
     index = near[kept]
@@ -213,7 +213,7 @@ def join_tiles(entities: Entities, places: Places, candidates: Integers | None =
         "places": pa.ListArray.from_arrays(
             pa.array(np.append(starts, len(entity)), pa.int32()), ids.take(pa.array(place))
         ),
-        "block": _nearest_blocks(projected, entity, place, places),
+        "block": _nearest_blocks(geometry, entity, place, places),
     }
     table = geo_table(columns, entities.geometry[index])
     return table.select(ENTITY_SCHEMA.names).cast(ENTITY_SCHEMA)
@@ -230,7 +230,7 @@ def join_halo(entities: Entities, joined: pa.Table, places: Places) -> pa.Table:
     grid = places.grid
     cells = grid.halo(places.cells, HALO_M)
     x, y = ((cells + 0.5) * grid.tile_m).T
-    ids = np.array([grid.tile_id(int(c), int(r)) for c, r in cells], dtype=object)
+    ids = grid.tile_ids(cells).to_numpy(zero_copy_only=False)
     wider = Places(grid, ids, "tile", x, y, np.ones(len(cells)))
     index = np.flatnonzero(_near(entities.geometry, wider))
     ids = _chosen(entities.entity_id, index, lambda ids: pa.array(ids, pa.string()))
@@ -262,10 +262,14 @@ def _near(geometry: Geometries, places: Places) -> npt.NDArray[np.bool_]:
 
 
 def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]:
-    """Return the pairs (entity, place) that touch, sorted; geometry in the grid's CRS, metres.
+    """Return the pairs (entity, place) that touch, sorted.
 
     Collections are taken part by part: the box of a bus route has many tiles, those of its streets
-    have few.
+    have few. What lies within one tile, as most do, is known by its box alone.
+
+    Args:
+        geometry: (N,), EPSG:4326.
+        places: tiles of one grid, each once.
     """
     cells = places.cells
     low, high = cells.min(axis=0), cells.max(axis=0)
@@ -274,11 +278,9 @@ def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]
     order = np.argsort(keys)
     keys = keys[order]
 
-    several = shapely.get_type_id(geometry) > 3
-    parts, owner = shapely.get_parts(geometry[several], return_index=True)
-    parts = np.concatenate([geometry[~several], parts])
-    whole = np.concatenate([np.flatnonzero(~several), np.flatnonzero(several)[owner]])
-    bounds = shapely.bounds(parts).reshape(-1, 4) / places.grid.tile_m
+    parts, whole = _parts(geometry)
+    points, sizes, bounds = _projected(parts, places.grid)
+    bounds /= places.grid.tile_m
     bounds[~np.isfinite(bounds).all(axis=1)] = 0.5 + np.tile(high + 1, 2)  # beyond every tile
     # A box that ends on the border of a tile touches the tile on its other side too.
     first, last = np.ceil(bounds[:, :2]) - 1, np.floor(bounds[:, 2:])
@@ -286,6 +288,8 @@ def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]
     start = np.maximum(first, low).astype(np.int64)
     size = np.maximum(np.minimum(last, high).astype(np.int64) - start + 1, 0)
     count = size.prod(axis=1)
+    wide = ~single & (count > 0)
+    parts[wide] = shapely.set_coordinates(parts[wide], points[np.repeat(wide, sizes)])
     shapely.prepare(parts[count > 4])
 
     found: list[Integers] = []
@@ -311,28 +315,48 @@ def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]
     return pairs // len(cells), pairs % len(cells)
 
 
+def _parts(geometry: Geometries) -> tuple[Geometries, Integers]:
+    """Return geometries, those of several parts taken apart, and of which (N,) each is."""
+    several = shapely.get_type_id(geometry) > 3
+    parts, owner = shapely.get_parts(geometry[several], return_index=True)
+    whole = np.concatenate([np.flatnonzero(~several), np.flatnonzero(several)[owner]])
+    return np.concatenate([geometry[~several], parts]), whole
+
+
+def _projected(geometry: Geometries, grid: Grid) -> tuple[Floats, Integers, Floats]:
+    """Return what geometries (N,), EPSG:4326, are in a grid's CRS, metres.
+
+    Returns:
+        The points of all, shape (P, 2); how many each has, (N,); and their boxes, (N, 4), infinite
+        where there are none.
+    """
+    points, owner = shapely.get_coordinates(geometry, return_index=True)
+    points = np.column_stack(grid.project(points[:, 0], points[:, 1]))
+    sizes = np.bincount(owner, minlength=len(geometry))
+    some = np.flatnonzero(sizes)
+    boxes = np.full((len(geometry), 4), np.inf)
+    if len(some):
+        first = (np.cumsum(sizes) - sizes)[some]
+        boxes[some, :2] = np.minimum.reduceat(points, first)
+        boxes[some, 2:] = np.maximum.reduceat(points, first)
+    return points, sizes, boxes
+
+
 def _nearest_blocks(
     geometry: Geometries, entity: Integers, place: Integers, places: Places
 ) -> pa.Array:
-    """Return the block id of every entity among the sorted pairs."""
+    """Return the block id of every entity among the sorted pairs; geometry (N,) in EPSG:4326."""
     first = np.flatnonzero(np.append(True, np.diff(entity) != 0)[: len(entity)])
     nearest = place[first]
     several = np.diff(np.append(first, len(entity))) > 1
     pair = np.flatnonzero(np.isin(entity, entity[first[several]]))
-    centre = shapely.centroid(geometry[entity[first[several]]])
+    centre = shapely.centroid(places.grid.project_geometry(geometry[entity[first[several]]]))
     one = np.searchsorted(entity[first[several]], entity[pair])
     x, y = shapely.get_x(centre)[one], shapely.get_y(centre)[one]
     distance = (places.x[place[pair]] - x) ** 2 + (places.y[place[pair]] - y) ** 2
     order = np.lexsort((place[pair], distance, one))
     nearest[several] = place[pair[order]][np.unique(one[order], return_index=True)[1]]
-    numbers = np.floor_divide(places.cells[nearest], BLOCK_TILES)
-    unique, inverse = np.unique(numbers.reshape(-1, 2), axis=0, return_inverse=True)
-    names = [_block_id(places.grid, column, row) for column, row in unique]
-    return pa.array(names, pa.string()).take(pa.array(inverse.reshape(-1)))
-
-
-def _block_id(grid: Grid, column: int, row: int) -> str:
-    return Block(grid.epsg, grid.tile_m, int(column), int(row)).block_id
+    return places.grid.block_ids(places.cells[nearest])
 
 
 def _chosen(values: Sequence[Any], index: Integers, build: Callable[[Any], pa.Array]) -> pa.Array:

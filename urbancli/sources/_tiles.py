@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from urbancli.grid import BLOCK_TILES, Block, Grid, Integers, Places, parse_tile_id
 from urbancli.hilbert import hilbert_index
@@ -146,12 +145,7 @@ class WantedTiles:
         block, tile = np.nonzero(_bits(self._masks[first : first + CHUNK_BLOCKS]))
         corners = np.array([(b.column, b.row) for b in blocks]) * BLOCK_TILES
         cells = corners[block] + np.column_stack([COLUMNS, ROWS_FROM_SOUTH])[tile]
-        column, row = (pc.cast(pa.array(axis), pa.string()) for axis in cells.T)
-        zone = f"{self.grid.epsg}_{self.grid.tile_m}"
-        columns = {
-            "place_id": pc.binary_join_element_wise(zone, column, row, "_"),
-            "block": pa.array([b.block_id for b in blocks], pa.string()).take(pa.array(block)),
-        }
+        columns = {"place_id": self.grid.tile_ids(cells), "block": self.grid.block_ids(cells)}
         boxes = self.grid.unproject_geometry(self.grid.tile_boxes(cells))
         begin = np.searchsorted(block, np.arange(len(blocks) + 1))
         return geo_table(columns, boxes), begin
