@@ -350,3 +350,26 @@ def test_a_preview_reads_and_writes_nothing(
     ended = preview(workspace, CITY, [source], Engine())["layers"]["sentinel2"]
     assert ended["done"] == cost["blocks"]
     assert ended["requests"] == 0
+
+
+def test_what_came_from_elsewhere_is_kept_where_nothing_was_asked_for(
+    workspace: Workspace, service: Service, tmp_path: Path
+) -> None:
+    _fetch(workspace, service)
+    before, service.release = sha256(_layer(workspace)), 2
+
+    class Otherwise(Chequered):
+        def asked(self) -> dict[str, Any]:
+            return {"source": "chequered", "since": "2023"}
+
+    engine = Engine(workers=Threads(3), keeps=True)
+    result = fetch(workspace, CITY, [Otherwise(service)], [], engine)
+    assert sha256(_layer(workspace)) == before
+    (note,) = result["notes"]
+    assert "sentinel2 is kept" in note and "--layer sentinel2" in note
+    assert fetch(workspace, CITY, [Chequered(service)], [], engine)["notes"] == []
+    assert fetch(workspace, CITY, [Otherwise(service)], [], Engine())["notes"] == []
+    assert sha256(_layer(workspace)) != before, "asked for by name it is replaced"
+    _layer(workspace).write_bytes(b"broken")
+    fetch(workspace, CITY, [Chequered(service)], [], engine)
+    assert read_table(_layer(workspace))[0].num_rows, "what is damaged is not kept"

@@ -204,7 +204,7 @@ def _read_blocks(job: Job, planned: Planned) -> dict[str, str]:
     done = total - len(missing)
 
     def keep(block: Block, table: pa.Table) -> None:
-        write_tables(planned.staged(block), [table], schema=schema, metadata={})
+        write_tables(planned.staged(block), [table], schema=schema, metadata={}, passing=True)
 
     def told() -> None:
         nonlocal done

@@ -42,6 +42,8 @@ class Engine:
         workers: who reads the blocks.
         refresh: whether services are searched anew in place of going on with the pinned plan.
         optional: layers that may have nothing for this city, which is then a note and no error.
+        keeps: whether a layer that lies there whole stays, if it came from elsewhere: from a file,
+            another catalogue, other dates.
         accept_gaps: whether a layer is finished without the blocks that cannot be read.
         patience: how long a service that is down is waited for.
         progress: told of every block.
@@ -50,6 +52,7 @@ class Engine:
     workers: Workers = field(default_factory=lambda: Threads(1))
     refresh: bool = False
     optional: frozenset[str] = frozenset()
+    keeps: bool = False
     accept_gaps: bool = False
     patience: Patience = field(default_factory=Patience)
     progress: Progress = silent
@@ -131,6 +134,12 @@ class Job:
         Raises:
             UrbanError: a local input cannot be read or misses the city.
         """
+        if self.engine.keeps and self._came_from_elsewhere(source):
+            self.notes.append(
+                f"{source.layer} is kept as it was fetched, with other options or from files: "
+                f"--layer {source.layer} brings it from the service instead"
+            )
+            return False
         source.progress = self.engine.progress
         try:
             plan = self._take_pinned(source)
@@ -194,6 +203,13 @@ class Job:
         if path in self.found.damaged:
             self.found.damaged.discard(path)
             self.notes.append(f"{path} was damaged (not what its manifest says): made anew")
+
+    def _came_from_elsewhere(self, source: Source) -> bool:
+        """Return whether a layer lies there whole that answers another question."""
+        path = self.workspace.layer_file(self.key, source.layer)
+        plan = self.found.lock["layers"].get(source.layer)
+        there = plan is not None and path.exists() and path not in self.found.damaged
+        return there and plan.get("asked") != source.asked()
 
     def _take_pinned(self, source: Source) -> dict[str, Any] | None:
         asked = source.asked()

@@ -6,6 +6,8 @@ lock while they work.
 """
 
 import contextlib
+import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -69,11 +71,16 @@ class Threads(Workers):
     def run(self, source: Source, blocks: Sequence[Block], keep: Keep) -> Outcomes:
         """Read and keep each block on a thread."""
 
+        # Packing is all computing: more at once than there are cores only crowd each other out.
+        cores = threading.Semaphore(os.cpu_count() or 1)
+
         def work(block: Block) -> Outcome:
             try:
-                keep(block, source.read(block))
+                table = source.read(block)
             except ServiceError as err:
                 return block, err
+            with cores:
+                keep(block, table)
             return block, None
 
         stretches = Stretches(blocks, self.count)

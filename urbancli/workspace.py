@@ -282,6 +282,7 @@ def write_tables(
     metadata: dict[str, Any],
     types: Sequence[str] = (),
     bounds: Sequence[float] = (),
+    passing: bool = False,
 ) -> None:
     """Write tables as the row groups of one Parquet file, whole or not at all.
 
@@ -292,16 +293,18 @@ def write_tables(
         metadata: JSON-able facts kept under the key `urban`: provenance, licence, counts.
         types: the geometry types present, e.g. `("Polygon",)`; for GeoParquet.
         bounds: (west, south, east, north) of all geometries, EPSG:4326 degrees; for GeoParquet.
+        passing: the file will soon be read and written again: packed fast, not well.
     """
+    packed = {"compression": "zstd", "compression_level": 3}
+    if passing:
+        packed = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
     facts = json.dumps({"schema_version": SCHEMA_VERSION, **metadata}, sort_keys=True)
     keys = {b"urban": facts.encode()}
     if "geometry" in schema.names:
         keys[b"geo"] = json.dumps(_geo_metadata(types, bounds)).encode()
     with (
         atomic_path(path) as temporary,
-        pq.ParquetWriter(
-            temporary, schema.with_metadata(keys), compression="zstd", compression_level=3
-        ) as writer,
+        pq.ParquetWriter(temporary, schema.with_metadata(keys), **packed) as writer,
     ):
         for table in tables:
             if table.num_rows:

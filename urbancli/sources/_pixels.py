@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from urbancli.city import split_antimeridian
 from urbancli.grid import BLOCK_TILES, Block
-from urbancli.sources._stored import Box, StoredBlocks
+from urbancli.sources._stored import Box, Scratch, StoredBlocks
 
 WHOLE_PIXELS = 1e-6
 """How far a raster may lie beside the tiles' pixel grid, pixels, and count as on it."""
@@ -110,6 +110,7 @@ def warped(
     resampling: str = "bilinear",
     nodata: float | None = None,
     stored: StoredBlocks | None = None,
+    scratch: Scratch | None = None,
 ) -> Iterator[Any]:
     """Give a raster as it looks on a block's pixel grid; opened on one thread, used on that one.
 
@@ -119,14 +120,15 @@ def warped(
         pixel_m: pixel size, metres, that divides a tile.
         resampling: name of rasterio's resampling.
         nodata: the value that means nothing, where the file itself does not say.
-        stored: keeps what is decoded of a raster on that grid for the neighbouring blocks; local
-            files only, by their names. What is read then lasts until this thread reads again.
+        stored: keeps what is decoded of a raster on that grid for the neighbouring blocks, by the
+            raster's name.
+        scratch: where what is read of a raster on that grid may lie: until this thread reads again.
     """
     from rasterio.enums import Resampling
     from rasterio.transform import from_origin
     from rasterio.vrt import WarpedVRT
 
-    as_it_is = _on_grid(dataset, block, pixel_m, nodata, stored)
+    as_it_is = _on_grid(dataset, block, pixel_m, nodata, (stored, scratch))
     if as_it_is is not None:
         yield as_it_is
         return
@@ -169,7 +171,11 @@ def valid_pixels(warp: Any) -> npt.NDArray[np.bool_]:
 
 
 def _on_grid(
-    dataset: Any, block: Block, pixel_m: float, nodata: float | None, stored: StoredBlocks | None
+    dataset: Any,
+    block: Block,
+    pixel_m: float,
+    nodata: float | None,
+    kept: tuple[StoredBlocks | None, Scratch | None],
 ) -> OnGrid | None:
     """Return a block of a raster that needs no warp; None where one is needed.
 
@@ -188,9 +194,9 @@ def _on_grid(
     if inside.right <= inside.left or inside.bottom <= inside.top:
         nothing = np.broadcast_to(known.dtype.type(empty or 0), shape)
         return OnGrid(nothing, np.broadcast_to(False, shape[1:]), empty)
-    stored = stored or StoredBlocks(0)
-    samples, part = stored.scratch("samples", shape, known.dtype), inside.part_of(box)
-    valid = stored.scratch("valid", shape[1:], np.dtype(bool))
+    stored, scratch = kept[0] or StoredBlocks(0), kept[1] or Scratch()
+    samples, part = scratch.array("samples", shape, known.dtype), inside.part_of(box)
+    valid = scratch.array("valid", shape[1:], bool)
     stored.read(dataset.name, dataset, dataset.indexes, inside, samples[part])
     valid[part[1:]] = True
     for beside in _beside(part[1:]):

@@ -20,6 +20,7 @@ from urbancli.sources import base
 from urbancli.sources._items import Pinned, period, pinned_items
 from urbancli.sources._rasters import Rasters, unchanged
 from urbancli.sources._stac import Catalogue
+from urbancli.sources._stored import Scratch, StoredBlocks
 from urbancli.sources._tiles import WantedTiles, halo_cells
 
 COG_TILE_PX = 512
@@ -64,6 +65,7 @@ class StacSource(base.Source):
         self._collection = collection
         self._rasters = Rasters(net, prepare)
         self._items: list[Pinned] = []
+        self._stored, self._scratch = StoredBlocks(), Scratch()
         self._tiles = WantedTiles(Grid(0), np.empty((0, 2), dtype=np.int64))
 
     @abstractmethod

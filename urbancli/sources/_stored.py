@@ -54,6 +54,31 @@ class Box(NamedTuple):
         return slice(None), rows, slice(self.left - other.left, self.right - other.left)
 
 
+class Scratch(threading.local):
+    """Arrays that a thread fills anew for every block of tiles.
+
+    Fresh memory for each would cost about as much as a copy of the pixels, and far more where many
+    threads ask for it.
+    """
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
+        """Return an array of any content, this thread's own until it asks again.
+
+        Args:
+            name: what it is for.
+            shape: of the array.
+            dtype: of the array.
+        """
+        array: Pixels | None = vars(self).get(name)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            array = vars(self)[name] = np.empty(shape, dtype)
+        return array
+
+    def __reduce__(self) -> tuple[type["Scratch"], tuple[()]]:
+        """Give another process one of its own."""
+        return Scratch, ()
+
+
 class StoredBlocks:
     """Reads rasters in the blocks they are stored in, each decoded once; shared by threads."""
 
@@ -63,22 +88,10 @@ class StoredBlocks:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Future[Pixels]] = OrderedDict()
         self._left: dict[Key, int] = {}
-        self._own = threading.local()
 
-    def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pixels:
-        """Return an array of this thread's, of any content, that is its own until it asks again.
-
-        Fresh memory for every block of tiles would cost about as much as a copy of the pixels.
-
-        Args:
-            name: what it is for.
-            shape: of the array.
-            dtype: of the array.
-        """
-        array = vars(self._own).get(name)
-        if array is None or array.shape != shape or array.dtype != dtype:
-            array = vars(self._own)[name] = np.empty(shape, dtype)
-        return array
+    def __reduce__(self) -> tuple[type["StoredBlocks"], tuple[int]]:
+        """Give another process one that has kept nothing."""
+        return StoredBlocks, (self._most,)
 
     def read(
         self, name: Hashable, dataset: Any, bands: Sequence[int], box: Box, into: Pixels
@@ -93,28 +106,27 @@ class StoredBlocks:
             into: (bands, height, width) of the box, which is filled.
         """
         whole = Box(0, 0, dataset.width, dataset.height)
-        shared: list[tuple[Key, Box]] = []
-        for key, stored in _stored_boxes(name, dataset, box):
-            inside = stored.within(whole)
-            if inside.within(box) == inside:  # no neighbour wants any of it
-                _decode(dataset, bands, inside, into[inside.part_of(box)])
-            else:
-                shared.append((key, inside))
-        futures = self._claim([key for key, _ in shared])
-        mine = [(key, part) for key, part in shared if futures[key][1]]
+        stored = {key: part.within(whole) for key, part in _stored_boxes(name, dataset, box)}
+        own = [part for part in stored.values() if part.within(box) == part]  # no neighbour's
+        for large in joined(own):
+            _decode(dataset, bands, large, into[large.part_of(box)])
+        shared = {key: part for key, part in stored.items() if part.within(box) != part}
+        futures = self._claim(list(shared))
+        mine = {shared[key]: key for key, (_, first) in futures.items() if first}
         try:
             # What nobody has begun comes first: so no two threads wait for each other.
-            while mine:
-                key, part = mine[0]
-                pixels = np.empty(part.shape(len(bands)), dtype=dataset.dtypes[0])
-                _decode(dataset, bands, part, pixels)
-                futures[key][0].set_result(pixels)
-                self._keep(pixels.nbytes)
-                mine.pop(0)
+            for large in joined(list(mine)):
+                pixels = np.empty(large.shape(len(bands)), dtype=dataset.dtypes[0])
+                _decode(dataset, bands, large, pixels)
+                for part in [part for part in mine if part.within(large) == part]:
+                    key = mine.pop(part)
+                    kept = pixels if part == large else pixels[part.part_of(large)].copy()
+                    futures[key][0].set_result(kept)
+                    self._keep(kept.nbytes)
         except BaseException as err:
-            self._abandon([key for key, _ in mine], err)
+            self._abandon(list(mine.values()), err)
             raise
-        for key, part in shared:
+        for key, part in shared.items():
             pixels = futures[key][0].result()
             wanted = part.within(box)
             into[wanted.part_of(box)] = pixels[wanted.part_of(part)]
@@ -174,6 +186,25 @@ def _stored_boxes(name: Hashable, dataset: Any, box: Box) -> list[tuple[Key, Box
         for row in range(box.top // high, -(-box.bottom // high))
         for column in range(box.left // wide, -(-box.right // wide))
     ]
+
+
+def joined(parts: Sequence[Box]) -> list[Box]:
+    """Return parts of a lattice, none twice, as fewer boxes: of a remote raster one request each.
+
+    Runs of a row are joined, and then runs of equal width that follow each other downwards.
+    """
+    runs: list[Box] = []
+    for part in sorted(parts, key=lambda box: (box.top, box.left)):
+        last = runs[-1] if runs else None
+        if last and (last.top, last.bottom, last.right) == (part.top, part.bottom, part.left):
+            runs[-1] = last._replace(right=part.right)
+        else:
+            runs.append(part)
+    boxes: dict[tuple[int, int, int], Box] = {}  # by left, right, and where the next one begins
+    for run in runs:
+        above = boxes.pop((run.left, run.right, run.top), run)
+        boxes[run.left, run.right, run.bottom] = above._replace(bottom=run.bottom)
+    return list(boxes.values())
 
 
 def _decode(dataset: Any, bands: Sequence[int], box: Box, into: Pixels) -> None:

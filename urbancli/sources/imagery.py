@@ -31,7 +31,7 @@ from urbancli.sources._pixels import (
     warped,
     with_near_infrared,
 )
-from urbancli.sources._stored import StoredBlocks
+from urbancli.sources._stored import Scratch, StoredBlocks
 from urbancli.sources._tiles import SATELLITE_WINDOW_M, WantedTiles, halo_cells
 
 GDAL_CACHE_BYTES = 128 << 20
@@ -128,7 +128,7 @@ class Source(base.Source):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs to read blocks: nothing that is open."""
-        return {k: v for k, v in vars(self).items() if k not in {"_here", "_stored"}}
+        return {k: v for k, v in vars(self).items() if k != "_here"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take that, and open the files anew when they are read."""
@@ -138,7 +138,7 @@ class Source(base.Source):
     def _open_anew(self) -> None:
         """Forget the open files, of which every thread has its own, and what was decoded."""
         self._here = threading.local()
-        self._stored = StoredBlocks()
+        self._stored, self._scratch = StoredBlocks(), Scratch()
 
     def _check_mosaic(self, boxes: Sequence[BaseGeometry]) -> None:
         """Note files that lie wholly under earlier ones; refuse bands that came as files.
@@ -212,7 +212,9 @@ class Source(base.Source):
         for number in near:
             dataset = self._dataset(number)
             try:
-                with warped(dataset, block, self._pixel_m, stored=self._stored) as warp:
+                with warped(
+                    dataset, block, self._pixel_m, stored=self._stored, scratch=self._scratch
+                ) as warp:
                     mask = valid_pixels(warp)
                     if found is not None:
                         mask = mask & ~found[1]

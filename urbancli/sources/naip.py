@@ -31,6 +31,9 @@ BANDS = ("red", "green", "blue", "nir")
 
 ASSET = "image"
 
+NOBODY = -1
+"""In place of an image's number, where none shows a pixel."""
+
 BEYOND_M = 100.0
 """So far beside a block an image's footprint may end whose pixels still touch it."""
 
@@ -114,13 +117,14 @@ class Source(StacSource):
     def read(self, block: Block) -> pa.Table:
         """Return one row per tile of the block that has any valid pixel, in Hilbert order."""
         side = round(block.tile_m / self._pixel_m) * BLOCK_TILES
-        samples = np.zeros((len(BANDS), side, side), dtype=np.uint8)
-        by = np.full((side, side), -1, dtype=np.int16)
+        samples = self._scratch.array("mosaic", (len(BANDS), side, side), np.uint8)
+        by = self._scratch.array("by", (side, side), np.int16)
+        samples[:], by[:] = 0, NOBODY
         near = self._touching(block, BEYOND_M)
         for number, item in enumerate(near):
-            if (by < 0).any():
+            if (by == NOBODY).any():
                 self._fill(samples, by, (number, item), block)
-        table = self._tiles.rows(block, samples, by >= 0)
+        table = self._tiles.rows(block, samples, by != NOBODY)
         return self._with_years(table, by, near)
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
@@ -160,8 +164,10 @@ class Source(StacSource):
                     f"{asset.href} of item {item.item_id} has {dataset.count} bands of "
                     f"{dataset.dtypes[0]}: NAIP has {len(BANDS)} of uint8; use another collection"
                 )
-            with warped(dataset, block, self._pixel_m) as warp:
-                mask = valid_pixels(warp) & (by < 0)
+            with warped(
+                dataset, block, self._pixel_m, scratch=self._scratch, stored=self._stored
+            ) as warp:
+                mask = valid_pixels(warp) & (by == NOBODY)
                 return (mask, warp.read(list(range(1, len(BANDS) + 1)))) if mask.any() else None
 
         if (found := self._rasters.read(asset, new)) is not None:
@@ -176,7 +182,7 @@ class Source(StacSource):
         rows = []
         for place in table.column("place_id").to_pylist():
             taken_by = by[tile_part(place, len(by) // BLOCK_TILES)]
-            numbers, counts = np.unique(taken_by[taken_by >= 0], return_counts=True)
+            numbers, counts = np.unique(taken_by[taken_by != NOBODY], return_counts=True)
             of_year: dict[int, int] = {}
             for number, count in zip(numbers, counts, strict=True):
                 taken = near[number].said["year"]

@@ -29,6 +29,7 @@ from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA
 from urbancli.net import Net
 from urbancli.sources._dates import Date, by_date, choose, dates_of, is_year, last_year, near
 from urbancli.sources._items import Item, Pinned, search_area, share_seen, told_synthetic
+from urbancli.sources._median import middle
 from urbancli.sources._pixels import warped
 from urbancli.sources._scenes import StacSource, shuffled
 from urbancli.sources._tiles import SATELLITE_WINDOW_M
@@ -222,19 +223,13 @@ def median_db(
     """Return the median over dates of (dates, bands, S, S) in dB, and where (S, S) it is known.
 
     Args:
-        stack: linear power; 0 in all bands where a date knows nothing.
+        stack: linear power; 0 in all bands where a date knows nothing; it is sorted in place.
     """
-    known = (stack[:, 0] > 0).sum(axis=0)
-    if not known.any():
-        return np.zeros(stack.shape[1:], dtype=np.float32), known > 0
-    ordered = np.sort(stack, axis=0)  # unknown ones, 0, come first
-    first = len(stack) - known
-    low = np.minimum(first + (known - 1) // 2, len(stack) - 1)
-    high = np.minimum(first + known // 2, len(stack) - 1)
-    two = [
-        np.take_along_axis(ordered, np.broadcast_to(i, (1, *ordered.shape[1:])), axis=0)[0]
-        for i in (low, high)
-    ]
-    power = (two[0] + two[1]) / 2
-    decibel = 10 * np.log10(power, where=known > 0, out=np.zeros_like(power))
-    return decibel.astype(np.float32), known > 0
+    power = np.zeros(stack.shape[1:], dtype=np.float32)
+    known = np.zeros(stack.shape[2:], dtype=bool)
+    if len(stack):
+        for where, low, high in middle(stack):
+            np.copyto(power, (low + high) / 2, where=where)
+            known |= where
+    decibel = 10 * np.log10(power, where=known, out=np.zeros_like(power))
+    return decibel.astype(np.float32), known

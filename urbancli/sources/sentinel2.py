@@ -26,6 +26,7 @@ from urbancli.layers import NOMINAL_PIXEL_M, PIXEL_SCHEMA
 from urbancli.net import Net
 from urbancli.sources._dates import Date, by_date, choose, dates_of, is_year, last_year, near
 from urbancli.sources._items import Item, Pinned, search_area, told_synthetic
+from urbancli.sources._median import middle
 from urbancli.sources._pixels import warped
 from urbancli.sources._scenes import StacSource, shuffled
 from urbancli.sources._tiles import SATELLITE_WINDOW_M
@@ -208,7 +209,7 @@ class Source(StacSource):
         """Return (S, S) of a band of an item on the block's grid, 0 where there is nothing."""
 
         def on_grid(dataset: Any) -> npt.NDArray[Any]:
-            with warped(dataset, block, PIXEL_M, resampling, nodata=0) as warp:
+            with warped(dataset, block, PIXEL_M, resampling, nodata=0, stored=self._stored) as warp:
                 return np.asarray(warp.read(1))
 
         return self._rasters.read(item.assets[band], on_grid)
@@ -292,17 +293,12 @@ def _pin(day: str, item: Item) -> dict[str, Any]:
 def median(stack: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     """Return the median over dates of (dates, bands, S, S), 0 where no date is above 0.
 
-    Of an even number of dates it is the mean of the two in the middle, half rounded up.
+    Of an even number of dates it is the mean of the two in the middle, half rounded up. The stack
+    is sorted in place.
     """
-    if len(stack) == 0:
-        return np.zeros(stack.shape[1:], dtype=np.uint16)
-    known = (stack[:, 0] > 0).sum(axis=0)  # a date knows all bands of a pixel or none
-    ordered = np.sort(stack, axis=0)  # unknown ones, 0, come first
-    first = len(stack) - known
-    low = np.minimum(first + (known - 1) // 2, len(stack) - 1)
-    high = np.minimum(first + known // 2, len(stack) - 1)
-    two = [
-        np.take_along_axis(ordered, np.broadcast_to(i, (1, *ordered.shape[1:])), axis=0)[0]
-        for i in (low, high)
-    ]
-    return np.asarray((two[0].astype(np.uint32) + two[1] + 1) // 2, dtype=np.uint16)
+    composite = np.zeros(stack.shape[1:], dtype=np.uint16)
+    if len(stack):
+        for where, low, high in middle(stack):
+            mean = low if low is high else (low.astype(np.uint32) + high + 1) // 2
+            np.copyto(composite, mean, where=where, casting="unsafe")
+    return composite
