@@ -1,6 +1,6 @@
 """What workers are for: with 100 ms before every answer, 16 of them against one.
 
-    python -m benchmarks.latency [tiles]
+    python -m benchmarks.latency [tiles]      (default 90: a city of Delhi's size)
 
 A SYNTHETIC city of `tiles` × `tiles` is fetched by the command line from the test world on loopback
 (a real STAC API, signed COGs over HTTP ranges), every answer 100 ms late. Timed is the reading of
@@ -84,6 +84,6 @@ def show(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    result = compare(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+    result = compare(int(sys.argv[1]) if len(sys.argv) > 1 else 90)
     show(result)
     finish("latency", result)

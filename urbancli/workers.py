@@ -83,12 +83,13 @@ class Threads(Workers):
                 keep(block, table)
             return block, None
 
-        stretches = Stretches(blocks, self.count)
+        readers = self.count if source.apart else 1
+        stretches = Stretches(blocks, readers)
         running: dict[Future[Outcome], int] = {}
         with ThreadPoolExecutor(self.count, "urban-block") as pool:
 
             def begin(reader: int) -> None:
-                if (block := stretches.next(reader)) is not None:
+                if (block := stretches.next(reader % readers)) is not None:
                     running[pool.submit(work, block)] = reader
 
             for reader in range(self.count):
@@ -104,8 +105,8 @@ class Threads(Workers):
 class Stretches:
     """Blocks in the order in which several readers take them, each along a stretch of its own.
 
-    Neighbours share files and what files store as one piece. Read at once by several, each would
-    wait for the other; read by one, the second finds what the first has opened and decoded.
+    Neighbours share what a file stores as one piece. Where decoding is what takes time, readers of
+    neighbours would wait for each other; one who reads both finds what he has decoded.
 
     Args:
         blocks: neighbours following each other.

@@ -62,6 +62,8 @@ class Source(ABC):
         schema: of the tables `read` returns.
         streamed: whether the compacted file keeps one row group per block (pixels) instead of
             being sorted as a whole (entities).
+        apart: whether readers work far from each other, as decoding is what takes time; else they
+            work side by side, so that what they share is downloaded once.
         progress: told of what is asked while planning; set by the engine for that time.
     """
 
@@ -71,6 +73,7 @@ class Source(ABC):
     attribution: str
     schema: pa.Schema
     streamed: bool
+    apart: bool = False
 
     @abstractmethod
     def plan(self, places: Places) -> dict[str, Any]:

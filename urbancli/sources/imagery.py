@@ -54,6 +54,7 @@ class Source(base.Source):
 
     schema = PIXEL_SCHEMA
     streamed = True
+    apart = True
     licence = "user-supplied"
     attribution = ""
 

@@ -61,6 +61,7 @@ class Source(StacSource):
     """
 
     name = layer = "naip"
+    apart = True
     schema = NAIP_SCHEMA
     licence = "public-domain"
     attribution = "USDA National Agriculture Imagery Program (NAIP), public domain"
