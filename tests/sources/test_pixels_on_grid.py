@@ -20,7 +20,7 @@ from urbancli.errors import UrbanError
 from urbancli.grid import Block, Grid, Places
 from urbancli.sources import _pixels, imagery
 from urbancli.sources._pixels import OnGrid, valid_pixels, warped
-from urbancli.sources._stored import Box, StoredBlocks
+from urbancli.sources._stored import Box, StoredBlocks, joined
 from urbancli.sources.imagery import Source
 
 GRID = Grid(32643)
@@ -122,10 +122,16 @@ def test_which_rasters_are_read_as_stored() -> None:
 
 
 class Counting:
-    """A dataset that notes which windows are read of it, and breaks down when told to."""
+    """A dataset that notes what is read of it, and breaks down when told to.
+
+    Attributes:
+        windows: corners of the stored blocks that were decoded.
+        reads: how many windows they came in.
+        breaks: whether it does.
+    """
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset, self.windows, self.breaks = dataset, [], False
+        self.dataset, self.windows, self.reads, self.breaks = dataset, [], 0, False
         self.lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -134,7 +140,10 @@ class Counting:
     def read(self, bands: Any, window: Any, out: Any) -> None:
         """Read as the dataset does."""
         with self.lock:
-            self.windows.append((window.col_off, window.row_off))
+            end = window.col_off + window.width, window.row_off + window.height
+            self.reads += 1
+            self.windows += [(x, y) for x in range(window.col_off, end[0], 512)
+                             for y in range(window.row_off, end[1], 512)]  # fmt: skip
             if self.breaks:
                 raise RasterioIOError("cut off")
             self.dataset.read(bands, window=window, out=out)
@@ -172,6 +181,26 @@ def test_each_stored_block_is_decoded_once_on_any_number_of_threads(side: int) -
             list(pool.map(read, _boxes(side)))
         assert sorted(dataset.windows) == [(x, y) for x in (0, 512, 1024, 1536)
                                            for y in (0, 512, 1024)]  # fmt: skip
+
+
+def test_stored_blocks_beside_each_other_are_asked_for_at_once() -> None:
+    with _large() as (samples, dataset):
+        box = Box(0, 0, 1500, 1300)  # three by three: two columns for it alone, one shared
+        into = np.zeros(box.shape(2), dtype=np.uint16)
+        StoredBlocks().read("a", dataset, [1, 2], box, into)
+        np.testing.assert_array_equal(into, samples[:, :, :1500])
+        assert (len(dataset.windows), dataset.reads) == (9, 2)
+
+
+@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5))))
+def test_joined_boxes_cover_the_parts_and_no_more(cells: set[tuple[int, int]]) -> None:
+    found = [
+        (x, y)
+        for box in joined([Box(7 * x, 5 * y, 7 * x + 7, 5 * y + 5) for x, y in cells])
+        for x in range(box.left // 7, box.right // 7)
+        for y in range(box.top // 5, box.bottom // 5)
+    ]
+    assert sorted(found) == sorted(cells)
 
 
 def test_no_more_than_the_bound_is_kept() -> None:

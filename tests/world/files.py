@@ -74,16 +74,18 @@ class Files:
         file = (self._folder / path).resolve()
         if not file.is_file() or not file.is_relative_to(self._folder.resolve()):
             return Answer(404, b"The specified blob does not exist.")
-        return _served(file, request.headers.get("range"))
+        return _served(file, request.headers.get("range"), request.method == "HEAD")
 
 
-def _served(file: Path, asked: str | None) -> Answer:
+def _served(file: Path, asked: str | None, head: bool) -> Answer:
     size = file.stat().st_size
     headers = {
         "Accept-Ranges": "bytes",
         "ETag": f'"{hashlib.sha256(f"{file.name}{size}".encode()).hexdigest()[:16]}"',
         "Content-Type": "application/octet-stream",
     }
+    if head:
+        return Answer(200, b"", {**headers, "Content-Length": str(size)})
     with file.open("rb") as stream:
         if not asked:
             return Answer(200, stream.read(), headers)

@@ -212,7 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
+        if "Content-Length" not in answer.headers:  # that of a HEAD says what a GET would bring
+            self.send_header("Content-Length", str(len(answer.body)))
         if answer.cut:
             self.send_header("Connection", "close")
         self.end_headers()
