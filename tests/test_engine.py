@@ -362,7 +362,7 @@ def test_what_came_from_elsewhere_is_kept_where_nothing_was_asked_for(
         def asked(self) -> dict[str, Any]:
             return {"source": "chequered", "since": "2023"}
 
-    engine = Engine(workers=Threads(3), keeps=True)
+    engine = Engine(workers=Threads(3), keeps=frozenset({"sentinel2"}))
     result = fetch(workspace, CITY, [Otherwise(service)], [], engine)
     assert sha256(_layer(workspace)) == before
     (note,) = result["notes"]

@@ -36,6 +36,12 @@ _WITHIN = np.indices((BLOCK_TILES, BLOCK_TILES)).reshape(2, -1)[::-1].T.astype(n
 """(column, row) of a block's tiles, counted from its own corner, rows from the south."""
 
 
+_TILE_ID = (
+    "(?P<epsg>[0-9]{1,9})_(?P<size>[0-9]{1,9})_(?P<column>-?[0-9]{1,9})_(?P<row>-?[0-9]{1,9})"
+)
+"""A tile's id, read alike by Python and by Arrow."""
+
+
 @functools.lru_cache(maxsize=8)
 def _transformer(source: int, target: int) -> Any:
     from pyproj import Transformer
@@ -159,25 +165,30 @@ def parse_tile_id(place_id: str) -> tuple[Grid, int, int]:
     Raises:
         UrbanError: it is no tile id.
     """
-    match = re.fullmatch(r"(\d+)_(\d+)_(-?\d+)_(-?\d+)", place_id)
+    match = re.fullmatch(_TILE_ID, place_id)
     if match is None:
-        raise UrbanError(f"'{place_id}' is no tile id: expected EPSG_size_column_row")
+        raise _no_tile_id(place_id)
     epsg, tile_m, column, row = (int(part) for part in match.groups())
     return Grid(epsg, tile_m), column, row
 
 
-def cells_of_ids(place_ids: pa.Array | pa.ChunkedArray | Sequence[str]) -> Integers:
+def cells_of_ids(place_ids: pa.Array | Sequence[str]) -> Integers:
     """Return (column, row) of tiles by their ids, shape (N, 2).
 
     Raises:
         UrbanError: one is no tile id.
     """
     ids = place_ids if isinstance(place_ids, pa.Array) else pa.array(place_ids, pa.string())
-    names = ("column", "row")
-    found = pc.extract_regex(ids, r"^\d+_\d+_(?P<column>-?\d+)_(?P<row>-?\d+)$")
+    found = pc.extract_regex(ids, f"^{_TILE_ID}$")
     if found.null_count:
-        parse_tile_id(str(ids.filter(found.is_null())[0]))
-    return np.column_stack([found.field(name).cast(pa.int64()).to_numpy() for name in names])
+        raise _no_tile_id(ids.filter(found.is_null())[0].as_py())
+    return np.column_stack(
+        [found.field(name).cast(pa.int64()).to_numpy() for name in ("column", "row")]
+    )
+
+
+def _no_tile_id(place_id: str | None) -> UrbanError:
+    return UrbanError(f"'{place_id}' is no tile id: expected EPSG_size_column_row")
 
 
 @dataclass(frozen=True)

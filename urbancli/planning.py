@@ -42,8 +42,8 @@ class Engine:
         workers: who reads the blocks.
         refresh: whether services are searched anew in place of going on with the pinned plan.
         optional: layers that may have nothing for this city, which is then a note and no error.
-        keeps: whether a layer that lies there whole stays, if it came from elsewhere: from a file,
-            another catalogue, other dates.
+        keeps: layers that stay if they lie there whole, though they came from elsewhere: from a
+            file, another catalogue, other dates.
         accept_gaps: whether a layer is finished without the blocks that cannot be read.
         patience: how long a service that is down is waited for.
         progress: told of every block.
@@ -52,7 +52,7 @@ class Engine:
     workers: Workers = field(default_factory=lambda: Threads(1))
     refresh: bool = False
     optional: frozenset[str] = frozenset()
-    keeps: bool = False
+    keeps: frozenset[str] = frozenset()
     accept_gaps: bool = False
     patience: Patience = field(default_factory=Patience)
     progress: Progress = silent
@@ -108,6 +108,7 @@ class Job:
         failed: why, of layers of which nothing is known.
         gaps: of each layer that no service gave wholly: `layer`, what is `missing`, and `why`.
         notes: lines for the person.
+        kept: layers that stay as they are, though the same is not asked for.
     """
 
     workspace: Workspace
@@ -119,6 +120,7 @@ class Job:
     failed: dict[str, UrbanError] = field(default_factory=dict)
     gaps: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
 
     @property
     def key(self) -> str:
@@ -134,11 +136,12 @@ class Job:
         Raises:
             UrbanError: a local input cannot be read or misses the city.
         """
-        if self.engine.keeps and self._came_from_elsewhere(source):
+        if source.layer in self.engine.keeps and self._came_from_elsewhere(source):
             self.notes.append(
                 f"{source.layer} is kept as it was fetched, with other options or from files: "
                 f"--layer {source.layer} brings it from the service instead"
             )
+            self.kept.add(source.layer)
             return False
         source.progress = self.engine.progress
         try:
@@ -166,11 +169,12 @@ class Job:
         """Settle what each source will read.
 
         Raises:
-            UrbanError: what the first of them raises, where no source has anything to read.
+            UrbanError: what the first of them raises, where no source has anything to read and
+                no layer is kept.
         """
         for source in sources:
             self.settle(source)
-        if self.failed and not self.planned:
+        if self.failed and not (self.planned or self.kept):
             raise next(iter(self.failed.values()))
 
     def settle_again(self, source: Source) -> bool:

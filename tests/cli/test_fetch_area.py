@@ -84,3 +84,21 @@ def test_a_later_fetch_of_a_place_of_no_table_asks_no_geocoder(
     points.write_text("lat,lon,value\n28.61,77.21,1\n28.615,77.215,2\n")
     done = urban(*fetch, "--label", f"value={points}:value@100m")
     assert done.code == 0, done.err
+
+
+def test_without_options_only_what_nothing_is_said_of_is_kept(
+    urban: Urban, tmp_path: Path, extract: Path
+) -> None:
+    files = ("--osm", extract, "--imagery", f"sentinel2={_imagery(tmp_path / 'a.tif')}")
+    fetch = ("-w", tmp_path / "w", "fetch", "--city", "delhi")
+    assert urban(*fetch, *files).code == 0
+    for options, kept in (
+        ((), {"entities", "sentinel2"}),
+        (("--since", "2023"), {"entities"}),
+        (("--composite", "least-cloud"), {"entities"}),
+        (("--layer", "entities", "--layer", "sentinel2"), set()),
+    ):
+        done = urban(*fetch, *options, "--offline")
+        said = {name for name in ("entities", "sentinel2", "naip") if f"{name} is kept" in done.err}
+        assert said == kept, done.err
+        assert "offline" in done.out + done.err

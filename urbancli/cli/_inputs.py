@@ -94,6 +94,12 @@ def service_sources(
     return sources
 
 
+def unasked(asked: dict[str, Any]) -> frozenset[str]:
+    """Return the default layers that no option on scenes (as of `service_sources`) is about."""
+    imagery = CATALOGUED if asked["since"] or asked["until"] else ("sentinel2",)
+    return frozenset(DEFAULT_LAYERS).difference(imagery if any(asked.values()) else ())
+
+
 def check_once(sources: list[Any]) -> None:
     """Refuse two sources of one layer.
 

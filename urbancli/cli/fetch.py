@@ -128,7 +128,7 @@ def command(
         workers=Dask(scheduler) if scheduler else Threads(count),
         refresh=refresh,
         optional=frozenset({"naip"} if nothing else ()),
-        keeps=nothing,
+        keeps=_inputs.unasked(asked) if nothing else frozenset(),
         accept_gaps=accept_gaps,
         patience=Patience(patience * 60, say=say),
     )

@@ -23,10 +23,11 @@ SATELLITE_WINDOW_M = 2560.0
 LARGEST_ARRAY = (1 << 31) - 1
 """Bytes that one Arrow array of binary values may hold."""
 
-CHUNK_BLOCKS = 32
+CHUNK_BLOCKS = 16
 """Blocks whose rows are made at once."""
 
-KEPT_CHUNKS = 8
+KEPT_CHUNKS = 64
+"""Chunks kept, so that as many readers as may be (`--workers`) can each be in one of their own."""
 
 _NUMBERS = np.arange(BLOCK_TILES**2)
 
