@@ -70,26 +70,28 @@ class Threads(Workers):
 
     def run(self, source: Source, blocks: Sequence[Block], keep: Keep) -> Outcomes:
         """Read and keep each block on a thread."""
-
+        cores = os.cpu_count() or 1
         # Packing is all computing: more at once than there are cores only crowd each other out.
-        cores = threading.Semaphore(os.cpu_count() or 1)
+        packing = threading.Semaphore(cores)
 
         def work(block: Block) -> Outcome:
             try:
                 table = source.read(block)
             except ServiceError as err:
                 return block, err
-            with cores:
+            with packing:
                 keep(block, table)
             return block, None
 
-        readers = self.count if source.apart else 1
-        stretches = Stretches(blocks, readers)
+        # Those who wait for a service stand beside each other, at two places for each core: one
+        # is decoded while the other's bytes come, and little is read twice where stretches meet.
+        apart = min(self.count, 2 * cores) if source.apart else 1
+        stretches = Stretches(blocks, apart)
         running: dict[Future[Outcome], int] = {}
         with ThreadPoolExecutor(self.count, "urban-block") as pool:
 
             def begin(reader: int) -> None:
-                if (block := stretches.next(reader % readers)) is not None:
+                if (block := stretches.next(reader % apart)) is not None:
                     running[pool.submit(work, block)] = reader
 
             for reader in range(self.count):

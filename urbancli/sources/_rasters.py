@@ -51,7 +51,7 @@ GDAL_REMOTE: dict[str, str | int] = {
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "65536",
     # Bytes of decoded blocks: by default a share of the machine's memory, which a large city fills.
-    "GDAL_CACHEMAX": 128 << 20,
+    "GDAL_CACHEMAX": 64 << 20,
 }
 """What makes GDAL read COGs over HTTP with few requests, and ask again or give up in time."""
 
