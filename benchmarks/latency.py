@@ -5,13 +5,18 @@
 A SYNTHETIC city of `tiles` × `tiles` is fetched by the command line from the test world on loopback
 (a real STAC API, signed COGs over HTTP ranges), every answer 100 ms late. Timed is the reading of
 blocks, from the first request for a file to the last; the whole command, with start, search and
-writing the layer, stands beside it. The two must bring the same files.
+writing the layer, stands beside it. All must bring the same files.
+
+One worker waits most of its time, and runs once: its time hardly varies. Of 16, who keep all cores
+of client and server busy, the median of three runs counts; every run is in the result.
 """
 
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks._result import finish
@@ -21,7 +26,9 @@ from urbancli.demo.files import make_inputs
 from urbancli.demo.recipe import Recipe
 
 LATENCY_S = 0.1
-WORKERS = (1, 16)
+RUNS = {1: 1, 16: 3}
+"""How often the fetch runs, by the number of workers."""
+
 LAYERS = ("naip", "sentinel2")
 WANTED = 8.0
 
@@ -60,18 +67,27 @@ def compare(tiles: int) -> dict[str, Any]:
         with World(folder / "inputs") as world:
             world.door.latency_s = LATENCY_S
             for layer in LAYERS:
-                few, many = (
-                    measure(world, folder / f"{layer}-{workers}", layer, workers)
-                    for workers in WORKERS
-                )
-                rows += [few, many]
-                ratios[layer] = round(few["reading_s"] / many["reading_s"], 2)
-                ratios[f"{layer}_command"] = round(few["command_s"] / many["command_s"], 2)
-                if len({str(files_of(folder / f"{layer}-{n}")) for n in WORKERS}) != 1:
+                runs: list[dict[str, Any]] = []
+                brought = set()
+                for workers, run in ((w, n) for w, count in RUNS.items() for n in range(count)):
+                    workspace = folder / f"{layer}-{workers}-{run}"
+                    runs.append(measure(world, workspace, layer, workers))
+                    brought.add(str(files_of(workspace)))
+                    shutil.rmtree(workspace)
+                if len(brought) != 1:
                     raise RuntimeError(f"{layer}: 1 and 16 workers bring different files")
+                ratios[layer] = _ratio(runs, "reading_s")
+                ratios[f"{layer}_command"] = _ratio(runs, "command_s")
+                rows += runs
     worst = min(ratios[layer] for layer in LAYERS)
     return {"latency_s": LATENCY_S, "tiles": tiles, "ratio": worst, "ratios": ratios,
             "met": worst >= WANTED, "runs": rows}  # fmt: skip
+
+
+def _ratio(runs: list[dict[str, Any]], seconds: str) -> float:
+    """Return the median of one worker's runs over that of 16 workers'."""
+    few, many = (median(r[seconds] for r in runs if r["workers"] == w) for w in RUNS)
+    return round(few / many, 2)
 
 
 def show(found: dict[str, Any]) -> None:
@@ -80,7 +96,7 @@ def show(found: dict[str, Any]) -> None:
     print("".join(f"{name:>14}" for name in columns))
     for row in found["runs"]:
         print("".join(f"{row[name]:>14}" for name in columns))
-    print(f"one worker against {WORKERS[1]}: {found['ratios']}; wanted {WANTED}")
+    print(f"one worker against 16: {found['ratios']}; wanted {WANTED}")
 
 
 if __name__ == "__main__":
