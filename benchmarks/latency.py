@@ -86,7 +86,7 @@ def compare(tiles: int) -> dict[str, Any]:
 
 def _ratio(runs: list[dict[str, Any]], seconds: str) -> float:
     """Return the median of one worker's runs over that of 16 workers'."""
-    few, many = (median(r[seconds] for r in runs if r["workers"] == w) for w in RUNS)
+    few, many = (median(float(r[seconds]) for r in runs if r["workers"] == w) for w in RUNS)
     return round(few / many, 2)
 
 
