@@ -57,7 +57,7 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """
     from urbancli.cli._demo import demo_labels, demo_sources
     from urbancli.demo.files import demo_city, make_inputs
-    from urbancli.encoders.base import encode_cached, fit_encoder, window_of
+    from urbancli.encoding import choose, encode_cached, fit_encoders, reach_of
     from urbancli.fetching import fetch
     from urbancli.layers import open_city
     from urbancli.workspace import Workspace
@@ -71,9 +71,11 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
     places = city.tiles()
     contestants = {}
     for modality in MODALITIES:
-        tokens = encode_cached(city, modality, places, *fit_encoder(city, modality, places))
+        encoders = choose()[modality]
+        state = fit_encoders(city, modality, places, encoders)
+        tokens = encode_cached(city, modality, places, encoders, *state)
         contestants[modality] = _contestant(modality, tokens.pooled(), tokens.present)
-    windows = [window_of(name) for name in MODALITIES]
+    windows = [reach_of(choose()[name], name) for name in MODALITIES]
     papers: dict[str, list[tuple[str, Material, Exam]]] = {}
     for target in TARGETS:
         material = prepare(city, places, f"factor_{target}", 0)

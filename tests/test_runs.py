@@ -279,7 +279,7 @@ def test_other_data_than_the_runs_own_are_told(workspace: Workspace) -> None:
     assert run.missing(less) == ("sentinel2",)
     away = make_city(workspace, "othertown", places=some_tiles(CORNER + 40))
     assert run.mismatch(away) == "" and run.missing(away) == ("sentinel2",)
-    run.facts["data"]["encoders"]["pois"]["version"] = 0
+    run.facts["data"]["encoders"]["pois"][0]["version"] = 0
     assert run.mismatch(away) == "the encoder of pois has changed"
 
 

@@ -91,7 +91,7 @@ def test_weights_of_other_code_are_refused(workspace: Workspace) -> None:
     with pytest.raises(UrbanError, match="trained with other code"):
         run.embed(city, city.tiles())
     write_json(run.folder / "config.json", {"config": {**run.facts["config"], "gone": 1}})
-    with pytest.raises(UrbanError, match="Config has other fields"):
+    with pytest.raises(UrbanError, match="has other settings"):
         run.embed_untrained(city, city.tiles())
 
 

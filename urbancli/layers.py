@@ -303,16 +303,16 @@ class CityLayers:
         return np.array([tuple(cell) in tiles for cell in places.cells.tolist()], dtype=bool)
 
     def modalities(self) -> list[str]:
-        """Return the modalities this city has data for; `coords` always, POIs also as a view."""
+        """Return the modalities this city has data for; `coords` always, some as views."""
         have = set(self.workspace.layers(self.key)) | {"coords"}
         if "entities" in have:
-            have.add("pois")
+            have |= {"pois", "basemap"}
         return [name for name in MODALITIES if name in have]
 
     def source_layer(self, modality: str) -> str:
         """Return the layer a modality is read from: its own, or the entities it is a view of."""
         own = self.workspace.layer_file(self.key, modality).exists()
-        return modality if own or modality not in ENTITY_LAYERS else "entities"
+        return modality if own or modality not in (*ENTITY_LAYERS, "basemap") else "entities"
 
     def pixels(self, modality: str) -> PixelLayer:
         """Open an imagery layer."""

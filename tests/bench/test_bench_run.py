@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import shapely
 
-from urbancli.bench.controls import concatenation, position_features, unit_features
+from urbancli.bench.controls import concatenations, position_features, unit_features
 from urbancli.bench.evaluation import answer, score
 from urbancli.bench.preparation import load_split, prepare, set_exam
 from urbancli.bench.probes import ridge
@@ -293,7 +293,7 @@ def test_an_inductive_run_is_scored_on_its_fold_only(workspace: Workspace, tmp_p
     assert row["difference_untrained"] == pytest.approx(row["value"] - untrained)
     places = city.tiles()
     material = material_and_split(workspace)[0]
-    pooled = concatenation(city, places)
+    pooled = concatenations(city, places, [])[0]
     theirs = answer(exam, unit_features(pooled, material.alignment, ()), [1])
     expected = row["value"] - score(exam, theirs).value
     assert row["difference_concatenation"] == pytest.approx(expected)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import shapely
 
-from urbancli.encoders import base
-from urbancli.errors import UsageError
+from urbancli import encoding
+from urbancli.encoding import choose, encode_cached, fit_encoders, load_encoder, reach_of
 from urbancli.tokens import Tokens, single_tokens
 
 SHAPES = [shapely.box(20, 30, 60, 50), shapely.LineString([(10, 100), (850, 100)])]
@@ -31,7 +31,9 @@ def folders(city: Any) -> list[Path]:
 
 
 def encode(city: Any, places: Any, modality: str = "entities") -> Tokens:
-    return base.encode_cached(city, modality, places, *base.fit_encoder(city, modality, places))
+    encoders = choose()[modality]
+    state = fit_encoders(city, modality, places, encoders)
+    return encode_cached(city, modality, places, encoders, *state)
 
 
 def assert_equal(one: Tokens, two: Tokens) -> None:
@@ -50,7 +52,7 @@ def test_the_second_call_reads_what_the_first_wrote(tiny: Callable[..., Any]) ->
     }
     assert_equal(encode(city, places), first)
     assert stamps == {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
-    direct = base.load_encoder("entities")[1].encode(city, "entities", places, {})
+    direct = load_encoder("entities").encoder.encode(city, "entities", places, {})
     assert_equal(direct, first)
 
 
@@ -78,15 +80,16 @@ def test_a_killed_writer_leaves_nothing_that_counts(tiny: Callable[..., Any]) ->
         "import os, sys, pathlib\n"
         "from urbancli import workspace\n"
         "from urbancli.layers import open_city\n"
-        "from urbancli.encoders import base\n"
+        "from urbancli import encoding\n"
         "city = open_city(workspace.Workspace(pathlib.Path(sys.argv[1])), 'tiny')\n"
         "places = city.tiles()\n"
-        "state = base.fit_encoder(city, 'entities', places)\n"
+        "encoders = encoding.choose()['entities']\n"
+        "state = encoding.fit_encoders(city, 'entities', places, encoders)\n"
         "def hook(event, args):\n"
         "    if event == 'os.rename' and str(args[1]).endswith(sys.argv[2]):\n"
         "        os.kill(os.getpid(), 9)\n"
         "sys.addaudithook(hook)\n"
-        "base.encode_cached(city, 'entities', places, *state)\n"
+        "encoding.encode_cached(city, 'entities', places, encoders, *state)\n"
     )
     for last in ("positions.npy", "tokens.json"):
         run = subprocess.run(
@@ -95,7 +98,7 @@ def test_a_killed_writer_leaves_nothing_that_counts(tiny: Callable[..., Any]) ->
         assert run.returncode == -9
         (folder,) = folders(city)
         assert not (folder / "tokens.json").exists()
-    direct = base.load_encoder("entities")[1].encode(city, "entities", places, {})
+    direct = load_encoder("entities").encoder.encode(city, "entities", places, {})
     assert_equal(encode(city, places), direct)
     assert os.listdir(folder.parent) == [folder.name]
 
@@ -103,7 +106,7 @@ def test_a_killed_writer_leaves_nothing_that_counts(tiny: Callable[..., Any]) ->
 def test_the_key_names_all_that_values_depend_on(tiny: Callable[..., Any]) -> None:
     builder = build(tiny)
     city, places = builder.open()
-    state, mark = base.fit_encoder(city, "entities", places)
+    state, mark = fit_encoders(city, "entities", places, choose()["entities"])
     points = builder.points([(10.0, 20.0), (500.0, 100.0)])
     moved = dataclasses.replace(points, x=points.x + 300)
     for asked, fingerprint in (
@@ -113,8 +116,8 @@ def test_the_key_names_all_that_values_depend_on(tiny: Callable[..., Any]) -> No
         (points, mark),
         (moved, mark),
     ):
-        tokens = base.encode_cached(city, "entities", asked, state, fingerprint)
-        direct = base.load_encoder("entities")[1].encode(city, "entities", asked, state)
+        tokens = encode_cached(city, "entities", asked, choose()["entities"], state, fingerprint)
+        direct = load_encoder("entities").encoder.encode(city, "entities", asked, state)
         assert_equal(tokens, direct)
     assert len(folders(city)) == 5
     builder.entities("entities", SHAPES[:1], TAGS[:1])
@@ -129,7 +132,7 @@ def test_a_state_has_a_fingerprint_of_its_own(tiny: Callable[..., Any]) -> None:
     builder.pixels("sentinel2", rng.integers(0, 4000, (3, 60, 90)).astype(np.uint16))
     city, places = builder.open()
     marks = [
-        base.fit_encoder(city, "sentinel2", part, seed)[1]
+        fit_encoders(city, "sentinel2", part, choose()["sentinel2"], seed)[1]
         for part, seed in ((places, 0), (places, 0), (places, 1), (places.take(np.arange(3)), 0))
     ]
     assert marks[0] == marks[1]
@@ -141,11 +144,8 @@ def test_every_modality_we_encode_has_a_default_and_a_window() -> None:
         ("coords", 0), ("sentinel2", 600), ("naip", 600), ("sentinel1", 600),
         ("entities", 300), ("buildings", 300), ("aoi", 300), ("pois", 600),
     ):  # fmt: skip
-        assert base.can_encode(modality)
-        assert base.window_of(modality) == window_m
-    assert not base.can_encode("streetview")
-    with pytest.raises(UsageError, match="no encoder for modality 'streetview'"):
-        base.load_encoder("streetview")
+        assert reach_of(choose()[modality], modality) == window_m
+    assert "streetview" not in choose()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_tokens_that_break_their_contract_are_refused(
     _, places = build(tiny).open()
     tokens = dataclasses.replace(single_tokens(np.ones((3, 1))), **broken)
     with pytest.raises(ValueError, match=message):
-        base._check(tokens, places.take(np.arange(3)), "coords")
+        encoding._check(tokens, places.take(np.arange(3)), "coords")
 
 
 def test_a_fit_is_kept_and_a_broken_one_made_anew(tiny: Callable[..., Any]) -> None:
@@ -172,17 +172,17 @@ def test_a_fit_is_kept_and_a_broken_one_made_anew(tiny: Callable[..., Any]) -> N
     pixels = np.random.default_rng(0).integers(1, 200, (2, 60, 90)).astype(np.uint16)
     builder.pixels("sentinel2", pixels)
     city, places = builder.open()
-    state, mark = base.fit_encoder(city, "sentinel2", places)
+    state, mark = fit_encoders(city, "sentinel2", places, choose()["sentinel2"])
     (kept,) = city.workspace.city_dir(city.key).glob("tokens/sentinel2-fit-*/state.safetensors")
     written = kept.stat().st_mtime_ns
-    again, same = base.fit_encoder(city, "sentinel2", places)
+    again, same = fit_encoders(city, "sentinel2", places, choose()["sentinel2"])
     assert kept.stat().st_mtime_ns == written and same == mark
     for key, value in state.items():
         np.testing.assert_array_equal(again[key], value)
         assert again[key].dtype == value.dtype
-    assert base.fit_encoder(city, "sentinel2", places, seed=1)[1] != mark
-    assert base.fit_encoder(city, "sentinel2", places.take([0, 1, 2]))[1] != mark
+    assert fit_encoders(city, "sentinel2", places, choose()["sentinel2"], seed=1)[1] != mark
+    assert fit_encoders(city, "sentinel2", places.take([0, 1, 2]), choose()["sentinel2"])[1] != mark
 
     kept.write_bytes(kept.read_bytes()[:100])
-    assert base.fit_encoder(city, "sentinel2", places)[1] == mark
+    assert fit_encoders(city, "sentinel2", places, choose()["sentinel2"])[1] == mark
     assert kept.stat().st_size > 100

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tests.nn.test_losses import naive_info_nce, naive_modality_mse
+from urbancli.configs import restored
 from urbancli.errors import UrbanError, UsageError
-from urbancli.methods.base import Width, configure, restore_config
+from urbancli.methods.base import Width, configure
 from urbancli.methods.urbanfusion import Config, Method
 from urbancli.tokens import Tokens, make_batch, single_tokens
 
@@ -148,7 +149,7 @@ def test_overrides_are_parsed_by_the_fields() -> None:
     assert (config.epochs, config.lr, config.capsule_sigmas) == (7, 3e-3, (1.0, 16.0))
     assert config.width == 768
 
-    assert restore_config(Config, dataclasses.asdict(config)) == config
+    assert restored(Config, dataclasses.asdict(config), "the method") == config
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.embeddings import Alignment, aggregate
-from urbancli.encoders.base import can_encode, encode_cached, fit_encoder
+from urbancli.encoding import Choice, choose, encode_cached, fit_encoders, reach_of, unusual
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
@@ -47,6 +47,8 @@ class Contestant:
         hold_out: `{sha256, label, fold}` of an inductive run: the only fold it may be scored on.
         settings: what else tells its training from others of its preset, in words.
         mismatch: how the city's data differ from those it was trained on; empty where they do not.
+        encoders: which encoders it reads through, where not all are the default.
+        reach_m: side of the largest square that they read, metres.
     """
 
     method: str
@@ -62,6 +64,8 @@ class Contestant:
     hold_out: dict[str, Any] | None = None
     settings: str = ""
     mismatch: str = ""
+    encoders: str = ""
+    reach_m: float = 0.0
 
     def why_not(self, drop: str, available: Sequence[str]) -> str:
         """Return why a modality or group cannot be dropped here; empty where it can.
@@ -126,19 +130,31 @@ def position_features(places: Places) -> npt.NDArray[np.float64]:
     return np.column_stack([x, y, np.sin(phase), np.cos(phase)])
 
 
-def concatenation(city: CityLayers, places: Places) -> Contestant | None:
+def concatenations(city: CityLayers, places: Places, runs: Sequence[Run]) -> list[Contestant]:
+    """Return the control of all pooled frozen features side by side: of the default encoders, and
+    once more for all other encoders that runs read through."""
+    choices = {"": choose()}
+    for run in runs:
+        choices.setdefault(encoders_text(run.encoders), {**choices[""], **run.encoders})
+    found = [_concatenation(city, places, choice, text) for text, choice in choices.items()]
+    return [one for one in found if one is not None]
+
+
+def _concatenation(
+    city: CityLayers, places: Places, choice: Choice, encoders: str
+) -> Contestant | None:
     """Return the control of all pooled frozen features side by side; None where there are none.
 
     Coordinates are not among them. The probe standardises each column. The tokens are those that
     a transductive run sees; beside an inductive run, whose encoders were fitted without the
     held-out places, this favours the control.
     """
-    tokens = {}
+    tokens, reach_m = {}, 0.0
     for modality in city.modalities():
-        if modality != "coords" and can_encode(modality):
-            tokens[modality] = encode_cached(
-                city, modality, places, *fit_encoder(city, modality, places)
-            )
+        if modality != "coords" and modality in choice:
+            state = fit_encoders(city, modality, places, choice[modality])
+            tokens[modality] = encode_cached(city, modality, places, choice[modality], *state)
+            reach_m = max(reach_m, reach_of(choice[modality], modality))
 
     def features(drop: tuple[str, ...]) -> list[Features]:
         kept = {name: part for name, part in tokens.items() if name not in drop}
@@ -146,7 +162,20 @@ def concatenation(city: CityLayers, places: Places) -> Contestant | None:
 
     if not tokens:
         return None
-    return Contestant("concatenation", features, tuple(tokens), pretraining="transductive")
+    return Contestant(
+        "concatenation",
+        features,
+        tuple(tokens),
+        pretraining="transductive",
+        settings=encoders,
+        encoders=encoders,
+        reach_m=reach_m,
+    )
+
+
+def encoders_text(choice: Choice) -> str:
+    """Return the encoders that are not the default of their modality, in words."""
+    return ", ".join(f"{modality}={title}" for modality, title in unusual(choice).items())
 
 
 # --- runs ------------------------------------------------------------------------------------
@@ -168,6 +197,8 @@ def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
         run.hold_out,
         settings_of(run),
         run.mismatch(city),
+        encoders_text(run.encoders),
+        max((reach_of(encoders, name) for name, encoders in run.encoders.items()), default=0.0),
     )
 
 
@@ -176,13 +207,14 @@ def settings_of(run: Run) -> str:
     facts = run.facts
     without = [f"without {name}" for name in facts["without"]]
     precision = [facts["precision"]] if facts["precision"] != "float32" else []
-    return ", ".join([*facts["overrides"], *without, *precision])
+    encoders = [text] if (text := encoders_text(run.encoders)) else []
+    return ", ".join([*facts["overrides"], *without, *precision, *encoders])
 
 
 def title(row: Mapping[str, Any]) -> str:
     """Return a row's contestant with what tells it from others: preset, settings, seed, fold."""
     if not row["run"]:
-        return f"{row['method']} (control)"
+        return f"{row['method']} ({', '.join(['control', *filter(None, [row['settings']])])})"
     held = ["inductive" + (f" {row['folds']}" if row["folds"] else "")]
     parts = [
         row["preset"],

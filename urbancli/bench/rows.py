@@ -104,9 +104,11 @@ def comparisons(
 ) -> Row:
     """Return the retention of a drop, and a run's differences to concatenation and untrained."""
     mine, row = answers[index, drop], Row()
-    position = {one.method: number for number, one in enumerate(contestants) if not one.run}
+    position = {
+        (one.method, one.encoders): number for number, one in enumerate(contestants) if not one.run
+    }
     if drop and contestants[index].modalities:
-        full, floor = answers[index, ""], answers[position["constant"], ""]
+        full, floor = answers[index, ""], answers[position["constant", ""], ""]
         there = replace(floor, scored=floor.scored & full.scored)
         triple = [score(exam, one).value for one in (mine, there, full)]
         row["retention"] = retention(triple[0], triple[1], triple[2], compare(exam, full, floor))
@@ -114,7 +116,8 @@ def comparisons(
     if not contestants[index].run or contestants[index].method == "untrained":
         return row
     # The untrained twin of a run stands right before it.
-    for name, other in (("concatenation", position.get("concatenation")), ("untrained", index - 1)):
+    same_tokens = position.get(("concatenation", contestants[index].encoders))
+    for name, other in (("concatenation", same_tokens), ("untrained", index - 1)):
         if other is not None and (other, drop) in answers:
             key = f"difference_{name}"
             found = compare(exam, mine, answers[other, drop])

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from urbancli.bench.controls import (
     Contestant,
-    concatenation,
+    concatenations,
     constant,
     coordinates,
     trained,
@@ -30,7 +30,6 @@ from urbancli.bench.rows import (
 )
 from urbancli.bench.splits import NotScored, Split
 from urbancli.bench.tasks.base import in_suite
-from urbancli.encoders.base import window_of
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities, open_city
@@ -183,8 +182,7 @@ class _Stage:
 
     def windows_m(self) -> list[float]:
         """Return how far the encoders of all contestants look, metres."""
-        modalities = {name for one in self.contestants for name in one.modalities}
-        return [window_of(name) for name in sorted(modalities)]
+        return sorted({one.reach_m for one in self.contestants})
 
     def pins(self, runs: Sequence[Run]) -> Any:
         """Return what scores depend on, beside labels and splits."""
@@ -200,10 +198,7 @@ def _open_stage(
     city: CityLayers, runs: Sequence[Run], options: BenchOptions, progress: Progress
 ) -> _Stage:
     places = city.tiles()
-    contestants = [constant(), coordinates(places)]
-    pooled = concatenation(city, places)
-    if pooled is not None:
-        contestants.append(pooled)
+    contestants = [constant(), coordinates(places), *concatenations(city, places, runs)]
     for run in runs:
         contestants += [untrained(run, city, places), trained(run, city, places)]
     return _Stage(city, places, contestants, options, progress)

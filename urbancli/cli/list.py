@@ -29,6 +29,9 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List cities, methods, encoders, … by the names the other commands take."""
+    if kind == "encoders":
+        _show_encoders(as_json=json)
+        return
     names = _names(kind, workspace_of(context))
     if json:
         print_json(names)
@@ -58,7 +61,19 @@ def _names(kind: str, workspace: "Workspace") -> list[str]:
 
         groups = [f"{name} = {' + '.join(parts)}" for name, parts in MODALITY_GROUPS.items()]
         return [*MODALITIES, *groups]
-    folders = {"methods": "methods", "encoders": "encoders", "probes": "bench.probes"}
+    folders = {"methods": "methods", "probes": "bench.probes"}
     if kind not in folders:
         raise unknown("kind", kind, KINDS)
     return plugins.names(folders[kind])
+
+
+def _show_encoders(*, as_json: bool) -> None:
+    """Print what each encoder needs."""
+    from urbancli.encoding import described
+    from urbancli.report.encoded import render_encoders
+
+    found = described()
+    if as_json:
+        print_json(found)
+    else:
+        render_encoders(found)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from urbancli.cli._console import city_key, print_json, progress_bar, say, workspace_of
+from urbancli.cli._encoders import encoder_options
 from urbancli.errors import UsageError
 
 
@@ -24,6 +25,14 @@ def command(
     without: Annotated[
         list[str] | None, typer.Option(help="Train without a modality or group; repeatable.")
     ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=ENCODER[:MODEL][,KEY=VALUE…]",
+            help="Read a modality or group through another encoder (`urban list encoders`) than "
+            "its default; several for one are used together; repeatable.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
     resume: Annotated[
@@ -39,6 +48,7 @@ def command(
     from urbancli.layers import expand_modalities, open_city
     from urbancli.runs import RunOptions, create_run, parse_hold_out
 
+    workspace = workspace_of(context)
     options = RunOptions(
         preset=preset,
         seed=seed,
@@ -47,9 +57,9 @@ def command(
         device=device,
         precision=precision,
         resume=resume,
+        encoders=encoder_options(workspace, encoder or []),
         hold_out=None if hold_out_split is None else parse_hold_out(hold_out_split),
     )
-    workspace = workspace_of(context)
     cities = list(dict.fromkeys(map(city_key, city))) if city else workspace.cities()
     if not cities:
         raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")

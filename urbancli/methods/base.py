@@ -5,8 +5,6 @@ need no second code path: the loop may call `represent` in chunks and `objective
 """
 
 import dataclasses
-import math
-import typing
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from urbancli import plugins
-from urbancli.errors import UrbanError, UsageError, unknown
+from urbancli.configs import check_range, overridden
+from urbancli.errors import UsageError, unknown
 from urbancli.tokens import Batch, Tokens, single_tokens
 
 PRESETS = ("paper", "small")
@@ -28,22 +27,6 @@ LARGEST_RATE = 1e3
 
 Representations = dict[str, Tensor]
 """Named tensors whose first axis is the batch."""
-
-
-def check_range(name: str, value: Any, wanted: str, holds: bool) -> None:
-    """Refuse a value that lies outside its range.
-
-    Args:
-        name: of the field, as in `--set`.
-        value: what it is.
-        wanted: the range in words.
-        holds: whether the value lies in it.
-
-    Raises:
-        UsageError: it does not.
-    """
-    if not holds:
-        raise UsageError(f"{name}={value} does not fit: {name} is {wanted}")
 
 
 def check_training(config: Any) -> None:
@@ -236,72 +219,10 @@ def configure(config_class: Any, preset: str, overrides: Sequence[str] = ()) -> 
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    kinds = typing.get_type_hints(config_class)
-    fields = [field.name for field in dataclasses.fields(config_class)]
-    changes = {}
-    for override in overrides:
-        override = " ".join(override.split())
-        key, equals, text = (part.strip() for part in override.partition("="))
-        if not equals:
-            raise UsageError(
-                f"'{override}' is not key=value: write e.g. {fields[0] if fields else 'key'}=…"
-            )
-        if key not in fields:
-            raise unknown("parameter", key, fields)
-        try:
-            changes[key] = _parse(text, kinds[key])
-        except (ValueError, TypeError) as err:
-            raise UsageError(
-                f"{key}={text} does not fit: {key} is {_kind_text(kinds[key])}"
-            ) from err
     base = config_class.preset(preset)
     if not isinstance(base, config_class):
         raise UsageError(f"preset('{preset}') of the Config returns no Config: mend the method")
-    config = dataclasses.replace(base, **changes)
-    for name in fields:
-        value = getattr(config, name)
-        for number in value if isinstance(value, tuple) else (value,):
-            finite = not isinstance(number, float) or math.isfinite(number)
-            check_range(name, value, "finite", finite)
-    return config
-
-
-def restore_config(config_class: Any, saved: Mapping[str, Any]) -> Any:
-    """Return the Config whose fields were written as JSON, where tuples became lists.
-
-    Raises:
-        UrbanError: it has other fields by now.
-    """
-    values = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
-    if set(values) != {field.name for field in dataclasses.fields(config_class)}:
-        raise UrbanError("the method's Config has other fields by now: give `urban train` again")
-    return config_class(**values)
-
-
-def _parse(text: str, kind: Any) -> Any:
-    """Return a text as a value of a field's type; ValueError where it is none."""
-    if typing.get_origin(kind) is tuple:
-        return tuple(_parse(part.strip(), typing.get_args(kind)[0]) for part in text.split(","))
-    if typing.get_origin(kind) is typing.Literal:
-        if text not in typing.get_args(kind):
-            raise ValueError(text)
-        return text
-    if kind is bool:
-        if text.lower() not in {"true", "false"}:
-            raise ValueError(text)
-        return text.lower() == "true"
-    value = kind(text)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-def _kind_text(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return f"a comma-separated list of {typing.get_args(kind)[0].__name__}"
-    if typing.get_origin(kind) is typing.Literal:
-        return f"one of {', '.join(typing.get_args(kind))}"
-    return "a finite number" if kind is float else f"of type {getattr(kind, '__name__', kind)}"
+    return overridden(base, overrides)
 
 
 def pool_once(method: Method, tokens: Mapping[str, Tokens]) -> Mapping[str, Tokens]:

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from urbancli.configs import check_range
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.methods.base import (
     PRESETS,
@@ -42,7 +43,6 @@ from urbancli.methods.base import (
     Representations,
     Stage,
     Width,
-    check_range,
     check_training,
     parameters_of,
 )

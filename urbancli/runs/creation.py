@@ -17,14 +17,8 @@ import pyarrow as pa
 from urbancli import __version__
 from urbancli.city import slug
 from urbancli.embeddings import write_embeddings
-from urbancli.encoders.base import (
-    State,
-    can_encode,
-    encode_cached,
-    encoder_facts,
-    fit_encoder,
-    window_of,
-)
+from urbancli.encoders.base import State
+from urbancli.encoding import Choice, choose, encode_cached, fit_encoders, reach_of, unusual
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
@@ -87,6 +81,7 @@ class RunOptions:
         resume: whether to go on from a checkpoint of this very run.
         hold_out: see `held_out_places`.
         checkpoint_s: least seconds between checkpoints; they come at the end of an epoch.
+        encoders: what is not the default of a modality, as `encoding.choose` takes it.
 
     Raises:
         UsageError: a seed that torch's generators cannot take, or an unknown device or precision.
@@ -102,6 +97,7 @@ class RunOptions:
     resume: bool = True
     hold_out: HoldOut | None = None
     checkpoint_s: float = 10.0
+    encoders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 63:
@@ -123,6 +119,7 @@ class _Plan:
     config: Any
     places: Places
     index: npt.NDArray[np.int64]
+    encoders: Choice
     facts: dict[str, Any]
 
 
@@ -132,12 +129,14 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
     # Files of one name, or named as a method of the package, are told apart by their content.
     method = f"{slug(Path(method_name).stem)[:40]}-{code[:8]}" if own else method_name
     config = configure(module.Config, options.preset, options.overrides)
-    modalities, without = _modalities(city, module, method, options.without)
+    choice = choose(options.encoders)
+    modalities, without = _modalities(city, module, method, choice, options.without)
+    encoders = {name: choice[name] for name in modalities}
     places = city.tiles()
     held_out, hold_out = np.zeros(len(places), dtype=bool), None
     if options.hold_out is not None:
         path, fold = options.hold_out
-        window_m = max(window_of(name) for name in modalities)
+        window_m = max(reach_of(encoders[name], name) for name in modalities)
         held_out = held_out_places(path, fold, places, window_m)
         label = read_table(path, ["fold"])[1]["label"]
         hold_out = {"sha256": sha256(path), "label": label, "fold": fold}
@@ -152,6 +151,7 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         "overrides": sorted(options.overrides),
         "without": without,
         "precision": options.precision,
+        "encoders": unusual(encoders),
         "config": dataclasses.asdict(config),
         "modalities": list(modalities),
         "pretraining": "inductive" if hold_out else "transductive",
@@ -161,22 +161,27 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         "data": {
             "places": places_fingerprint(places),
             "layers": {modality: city.checksum(modality) for modality in modalities},
-            "encoders": {modality: encoder_facts(modality) for modality in modalities},
+            "encoders": {
+                modality: [chosen.facts(modality) for chosen in encoders[modality]]
+                for modality in modalities
+            },
         },
     }
     special = [facts["overrides"], without, hold_out, options.precision]
+    special += [facts["encoders"]] if facts["encoders"] else []
     name = f"{method}-{city.key}-{options.preset}-s{options.seed}"
     if special != [[], [], None, "float32"]:
         name += f"-{fingerprint(special)[:8]}"
     facts["fingerprint"] = fingerprint(facts)
-    return _Plan(name, module, config, places, np.flatnonzero(~held_out), facts)
+    index = np.flatnonzero(~held_out)
+    return _Plan(name, module, config, places, index, encoders, facts)
 
 
 def _modalities(
-    city: CityLayers, module: ModuleType, method: str, without: Iterable[str]
+    city: CityLayers, module: ModuleType, method: str, choice: Choice, without: Iterable[str]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Return the modalities to train with, and those of the city that are left out."""
-    have = [name for name in city.modalities() if can_encode(name)]
+    have = [name for name in city.modalities() if name in choice]
     gone = [name for name in have if name in expand_modalities(without)]
     kept = tuple(name for name in have if name not in gone)
     missing = [name for name in module.Method.inputs or () if name not in kept]
@@ -214,6 +219,9 @@ def create_run(
         UrbanError: too few modalities or places, or the training diverged.
     """
     plan = _plan(city, method_name, options)
+    for name in city.modalities():
+        if name not in (*plan.encoders, *plan.facts["without"], "basemap"):
+            say(f"{name} is not read: choose an encoder of it with --encoder {name}=…")
     folder = workspace.run_dir(plan.name)
     sweep(folder)
     if (folder / "run.json").exists():
@@ -272,8 +280,9 @@ def _encode(
     states, tokens = {}, {}
     for number, modality in enumerate(names):
         progress("encode", number, len(names))
-        states[modality] = fit_encoder(city, modality, training, ENCODER_SEED)
-        tokens[modality] = encode_cached(city, modality, plan.places, *states[modality])
+        encoders = plan.encoders[modality]
+        states[modality] = fit_encoders(city, modality, training, encoders, ENCODER_SEED)
+        tokens[modality] = encode_cached(city, modality, plan.places, encoders, *states[modality])
     progress("encode", len(names), len(names))
     return states, tokens
 

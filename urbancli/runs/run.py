@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.encoders.base import State, encode_cached, encoder_facts
+from urbancli.configs import restored
+from urbancli.encoders.base import State
+from urbancli.encoding import Choice, encode_cached, encoder_of
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.methods.base import Method, Width, load_method, pool_once, restore_config
+from urbancli.methods.base import Method, Width, load_method, pool_once
 from urbancli.tokens import Tokens, make_batch
 from urbancli.training import pick_device, read_tensors
 from urbancli.workspace import Workspace, fingerprint, read_json, sha256
@@ -89,9 +91,10 @@ class Run:
         """
         data = self.facts["data"]
         have = city.modalities()
-        for modality, facts in data["encoders"].items():
-            if fingerprint(encoder_facts(modality)) != fingerprint(facts):
-                return f"the encoder of {modality} has changed"
+        for modality, every in data["encoders"].items():
+            for facts in every:
+                if fault := _encoder_fault(facts, modality):
+                    return f"the encoder of {modality} {fault}"
         if city.key != self.city:
             return ""
         if places_fingerprint(city.tiles()) != data["places"]:
@@ -112,7 +115,7 @@ class Run:
         """
         have = city.modalities()
         return {
-            name: encode_cached(city, name, places, *self._states[name])
+            name: encode_cached(city, name, places, self.encoders[name], *self._states[name])
             for name in self.modalities
             if name in have
         }
@@ -172,6 +175,12 @@ class Run:
         return values, present
 
     @cached_property
+    def encoders(self) -> Choice:
+        """The encoders that it reads through."""
+        every = self.facts["data"]["encoders"]
+        return {name: tuple(map(encoder_of, facts)) for name, facts in every.items()}
+
+    @cached_property
     def _states(self) -> dict[str, tuple[State, str]]:
         return read_states(self.folder / "encoders.safetensors")
 
@@ -187,7 +196,9 @@ class Run:
         """Return the method with the weights of the seed, and on top of them those in a file."""
         own = self.folder / "method.py"
         module = load_method(str(own) if self.facts["own_method"] else self.method)
-        config = restore_config(module.Config, read_json(self.folder / "config.json")["config"])
+        config = restored(
+            module.Config, read_json(self.folder / "config.json")["config"], "the method"
+        )
         widths = {name: Width(*self.facts["widths"][name]) for name in self.facts["modalities"]}
         method = build_method(module, config, widths, self.seed)
         _, tensors = read_tensors(self.folder / file)
@@ -200,6 +211,15 @@ class Run:
                 "`urban train` again"
             ) from err
         return method.eval()
+
+
+def _encoder_fault(facts: Mapping[str, Any], modality: str) -> str:
+    """Return in one clause how an encoder is no more what a run says of it, or ""."""
+    try:
+        now = encoder_of(facts).facts(modality)
+    except UrbanError as err:
+        return f"cannot be had ({err})"
+    return "" if fingerprint(now) == fingerprint(dict(facts)) else "has changed"
 
 
 def open_run(workspace: Workspace, name: str) -> Run:
