@@ -10,7 +10,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urbancli.encoders import _fourier, entities
+from urbancli.encoders import _fourier, _touching, entities
 from urbancli.encoders._hashing import hash_words
 from urbancli.layers import CityLayers
 from urbancli.workspace import geometries
@@ -155,7 +155,7 @@ def test_boxes_enclose_their_shape_and_are_no_larger_than_needed(
     points: list[tuple[float, float]],
 ) -> None:
     shape = shapely.MultiPoint(points)
-    corners = entities.box_corners(np.array([shape], dtype=object))[0]
+    corners = _touching.box_corners(np.array([shape], dtype=object))[0]
     box = shapely.Polygon(corners)
     assert box.buffer(1e-6).covers(shape) or shapely.LineString(corners).buffer(1e-6).covers(shape)
     assert box.area <= shape.envelope.area + 1e-6

@@ -67,7 +67,7 @@ def test_polygons_equal_the_fft_of_their_raster() -> None:
     image = shapely.contains_xy(shape, *np.meshgrid(steps, steps)).astype(np.float64)
     spectrum = np.fft.fft2(image) / image.sum()
     for axis, direction in ((1, 0), (0, _fourier.ORIENTATIONS // 2)):
-        for radius, cycles in enumerate(_fourier.CYCLES):
+        for radius, cycles in enumerate(_fourier.radii()):
             number = round(cycles * 2)
             found = transform(shape)[0, radius * _fourier.ORIENTATIONS + direction]
             bin_of = (0, number) if axis == 1 else (number, 0)

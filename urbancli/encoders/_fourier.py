@@ -10,6 +10,9 @@ along lines or area of polygons. All three are sums over edges with midpoint m a
 The last is the divergence theorem on k exp(−i k·x) over rings run counter-clockwise (holes
 clockwise). Divided by F(0), the count, length or area, it says what the shape is and not how big.
 
+In a frame moved by c the transform is that of the old frame times exp(−i k·c), so one transform
+about its own centre serves an entity in the frame of every place it touches.
+
 Frequencies are polar, and radii double: exp and sinc at 2k follow from those at k by squaring and
 by sinc 2t = sinc t cos t, so that trigonometry is paid once per orientation, not per frequency.
 """
@@ -24,13 +27,17 @@ from urbancli.workspace import Geometries
 
 Floats = npt.NDArray[np.float64]
 
-CYCLES = (0.5, 1.0, 2.0, 4.0)
-"""Radii of the frequencies, cycles per longer side of the box; each doubles the one before."""
+LOWEST_CYCLES = 0.5
+"""Smallest radius of the frequencies, cycles per unit of the frame: the longer side of the box, or
+a tile's side."""
+
+OCTAVES = 4
+"""How many radii; each doubles the one before."""
 
 ORIENTATIONS = 6
 """Directions of the frequencies over half a circle; the other half is its complex conjugate."""
 
-WIDTH = 2 * ORIENTATIONS * len(CYCLES)
+WIDTH = 2 * ORIENTATIONS * OCTAVES
 """Real and imaginary parts of all frequencies."""
 
 CHUNK_EDGES = 1 << 14
@@ -62,9 +69,24 @@ class Shapes:
     length: Floats
 
 
-def frequencies() -> Floats:
-    """Return the frequency vectors k, (len(CYCLES) * ORIENTATIONS, 2), radians per box side."""
-    return np.concatenate([2 * np.pi * radius * _directions() for radius in CYCLES])
+def radii(octaves: int = OCTAVES) -> Floats:
+    """Return the radii of the frequencies, (octaves,), cycles per unit of the frame."""
+    return np.ldexp(LOWEST_CYCLES, np.arange(octaves))
+
+
+def directions(orientations: int = ORIENTATIONS) -> Floats:
+    """Return the unit vectors of the orientations, (orientations, 2)."""
+    angle = np.pi * np.arange(orientations) / orientations
+    return np.column_stack([np.cos(angle), np.sin(angle)])
+
+
+def frequencies(octaves: int = OCTAVES, orientations: int = ORIENTATIONS) -> Floats:
+    """Return the frequency vectors k, (octaves * orientations, 2), radians per unit of the frame.
+
+    Radius after radius, the orientations of each in turn.
+    """
+    around = directions(orientations)
+    return np.concatenate([2 * np.pi * radius * around for radius in radii(octaves)])
 
 
 def box_frames(geometry: Geometries) -> tuple[Floats, Floats]:
@@ -109,40 +131,79 @@ def shapes_of(geometry: Geometries, centre: Floats, side: Floats) -> Shapes:
     return Shapes(owner, middle, step, dimension, np.where(edges > 0, measure, 1.0), length)
 
 
-def transform(shapes: Shapes) -> npt.NDArray[np.complex128]:
+def rescaled(shapes: Shapes, unit: Floats) -> Shapes:
+    """Return the same edges in frames with the same origins and other units.
+
+    Args:
+        shapes: N geometries.
+        unit: (N,) of the new frames, in units of the old.
+    """
+    edges = unit[shapes.owner, None]
+    return Shapes(
+        shapes.owner,
+        shapes.middle / edges,
+        shapes.step / edges,
+        shapes.dimension,
+        shapes.measure / unit ** np.maximum(shapes.dimension, 0),
+        shapes.length / unit,
+    )
+
+
+def transform(
+    shapes: Shapes, octaves: int = OCTAVES, orientations: int = ORIENTATIONS
+) -> npt.NDArray[np.complex128]:
     """Return F(k) / F(0) at `frequencies()`, shape (N, K); zero for empty geometries."""
-    count, radii = len(shapes.dimension), 2 * np.pi * np.array(CYCLES)
-    out = np.zeros((count, len(CYCLES), ORIENTATIONS), dtype=np.complex128)
+    count, radians = len(shapes.dimension), 2 * np.pi * radii(octaves)
+    out = np.zeros((count, octaves, orientations), dtype=np.complex128)
     starts = np.flatnonzero(np.diff(shapes.owner, prepend=-1))
     cuts = np.unique(np.searchsorted(starts, np.arange(0, len(shapes.owner), CHUNK_EDGES)))
+    around = directions(orientations)
     for run in np.split(starts, cuts):
         if len(run):
             end = np.searchsorted(shapes.owner, shapes.owner[run[-1]], side="right")
-            sums = _edge_sums(shapes, slice(run[0], end), run - run[0])
-            out[shapes.owner[run]] = sums
-    solid = (shapes.dimension == 2)[:, None, None]
-    out *= np.where(solid, 1j / radii[:, None], 1.0) / shapes.measure[:, None, None]
-    return out.reshape(count, WIDTH // 2)
+            sums = _edge_sums(shapes, slice(run[0], end), run - run[0], octaves, around)
+            owner = shapes.owner[run]
+            solid = (shapes.dimension[owner] == 2)[:, None, None]
+            scale = np.where(solid, 1j / radians[:, None], 1.0)
+            out[owner] = sums * (scale / shapes.measure[owner, None, None])
+    return out.reshape(count, octaves * orientations)
+
+
+def phases(
+    shift: Floats, octaves: int = OCTAVES, orientations: int = ORIENTATIONS
+) -> npt.NDArray[np.complex128]:
+    """Return exp(−i k·shift) at `frequencies()`, (N, K): the transform of what was moved by a
+    shift (N, 2) is this times its transform."""
+    out = np.empty((len(shift), octaves, orientations), dtype=np.complex128)
+    angle = -2 * np.pi * LOWEST_CYCLES * (shift @ directions(orientations).T)
+    # Real sines are several times faster than a complex exponential.
+    out[:, 0].real, out[:, 0].imag = np.cos(angle), np.sin(angle)
+    for octave in range(1, octaves):
+        out[:, octave] = out[:, octave - 1] ** 2
+    return out.reshape(len(shift), octaves * orientations)
 
 
 def _edge_sums(
-    shapes: Shapes, edges: slice, starts: npt.NDArray[np.int64]
+    shapes: Shapes,
+    edges: slice,
+    starts: npt.NDArray[np.int64],
+    octaves: int,
+    around: Floats,
 ) -> npt.NDArray[np.complex128]:
-    """Return Σ weight exp(−i k·m) sinc(k·d / 2) of runs of edges, (runs, radii, orientations).
+    """Return Σ weight exp(−i k·m) sinc(k·d / 2) of runs of edges, (runs, octaves, orientations).
 
     The weight is 1, |d| or k × d / |k|; the factor i / |k| of polygons is left to the caller.
     """
-    around = _directions()
     middle, step = shapes.middle[edges], shapes.step[edges]
     dimension = shapes.dimension[shapes.owner[edges]][:, None]
     length = np.hypot(*step.T)[:, None]
     turned = np.outer(step[:, 1], around[:, 0]) - np.outer(step[:, 0], around[:, 1])
     weight = np.where(dimension == 2, turned, np.where(dimension == 1, length, 1.0))
-    wave = np.exp(-2j * np.pi * CYCLES[0] * (middle @ around.T))
-    half = np.pi * CYCLES[0] * (step @ around.T)
+    wave = np.exp(-2j * np.pi * LOWEST_CYCLES * (middle @ around.T))
+    half = np.pi * LOWEST_CYCLES * (step @ around.T)
     cosine, weight = np.cos(half), weight * np.sinc(half / np.pi)
     sums = []
-    for _ in CYCLES:
+    for _ in range(octaves):
         sums.append(np.add.reduceat(weight * wave, starts, axis=0))
         wave, weight, cosine = wave * wave, weight * cosine, 2 * cosine * cosine - 1
     return np.stack(sums, axis=1)
@@ -171,12 +232,6 @@ def _lines(
     hole = np.concatenate([hole, np.zeros(int((own < 2).sum()), dtype=bool)])
     order = np.argsort(owner, kind="stable")
     return lines[order], owner[order], hole[order], dimension
-
-
-def _directions() -> Floats:
-    """Return the unit vectors of the orientations, (ORIENTATIONS, 2)."""
-    angle = np.pi * np.arange(ORIENTATIONS) / ORIENTATIONS
-    return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
