@@ -61,6 +61,40 @@ def test_every_penalty_equals_scikit_learn(number: int, width: int) -> None:
         np.testing.assert_allclose(found, model.predict(test), atol=1e-6)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize(("number", "width"), [(150, 20), (60, 40), (90, 0)])
+def test_all_folds_at_once_are_each_fold_alone(number: int, width: int, missing: bool) -> None:
+    x, y, groups = data(number, width, 3)
+    rng = np.random.default_rng(1)
+    if missing:
+        x[rng.random(number) < 0.2, : width // 2] = np.nan
+    x[:, :1] = 4.0  # a column that never varies, and one that does in no training unit of fold 0
+    x[: number // 5, 1:2] += 1000.0
+    x[number // 5 :, 1:2] = 1.5
+    fold = np.arange(number) * 5 // number
+    # Units that touch the fold leave it: the training sets are not complements of the folds.
+    training = [(fold != one) & (rng.random(number) < 0.9) for one in range(4)]
+    testing = [fold == one for one in range(4)]
+    found = ridge.fit_predict_folds(x, y, groups, training, testing)
+    for result, train, test in zip(found, training, testing, strict=True):
+        alone = ridge.fit_predict(x[train], y[train], groups[train], x[test])
+        assert result.penalty == alone.penalty
+        np.testing.assert_allclose(result.values, alone.values, atol=1e-9)
+    (single,) = ridge.fit_predict_folds(x, y[:, 0], groups, training[:1], testing[:1])
+    np.testing.assert_allclose(single.values, found[0].values[:, 0], atol=1e-9)
+
+
+def test_folds_are_fitted_in_parts_of_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, groups = data(120, 10, 2)
+    fold = np.arange(120) * 3 // 120
+    masks = [fold != one for one in range(3)], [fold == one for one in range(3)]
+    whole = ridge.fit_predict_folds(x, y, groups, *masks)
+    monkeypatch.setattr("urbancli.bench.probes._moments.CHUNK_BYTES", 7 * 8 * 10)
+    parts = ridge.fit_predict_folds(x, y, groups, *masks)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one.values, other.values, atol=1e-9)
+
+
 def test_no_features_predict_the_mean() -> None:
     y = RNG.normal(size=40)
     result = ridge.fit_predict(np.zeros((40, 0)), y, np.arange(40) // 5, np.zeros((3, 0)))

@@ -163,16 +163,20 @@ def answer_together(
     baseline = np.zeros(target.shape)
     scored = np.zeros(len(target), dtype=bool)
     unconverged = 0
-    for fold in range(first.split.folds) if folds is None else folds:
-        train, test = first.training[fold], first.kept & (first.split.fold == fold)
-        if not test.any():
-            continue
-        asked = target[train] if len(exams) > 1 else target[train, 0]
-        result = first.module.fit_predict(
-            features[train], asked, first.split.order[train], features[test]
-        )
+    wanted = range(first.split.folds) if folds is None else folds
+    testing = {fold: first.kept & (first.split.fold == fold) for fold in wanted}
+    used = [fold for fold, test in testing.items() if test.any()]
+    results = first.module.fit_predict_folds(
+        features,
+        target if len(exams) > 1 else target[:, 0],
+        first.split.order,
+        [first.training[fold] for fold in used],
+        [testing[fold] for fold in used],
+    )
+    for fold, result in zip(used, results, strict=True):
+        test = testing[fold]
         predicted[test] = result.values.reshape(-1, len(exams))
-        baseline[test] = target[train].mean(axis=0)
+        baseline[test] = target[first.training[fold]].mean(axis=0)
         scored |= test
         unconverged += result.unconverged
     missing = int((np.isnan(features).any(axis=1) & scored).sum())

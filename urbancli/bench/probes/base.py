@@ -1,7 +1,8 @@
 """The contract of a probe, and what every probe does inside a training fold.
 
-A probe is a module with `KIND`, `VERSION` and `fit_predict`. It never sees a test value: scaling,
-imputation and the choice of its penalty happen on the training units alone.
+A probe is a module with `KIND`, `VERSION`, `fit_predict` and `fit_predict_folds`: the same for one
+fold and for all of a split at once. It never sees a test value: scaling, imputation and the choice
+of its penalty happen on the training units alone.
 """
 
 from types import ModuleType

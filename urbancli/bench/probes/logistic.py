@@ -5,6 +5,7 @@ features than units the fit happens in the row space: X = (XXᵀ's) U √w, at m
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,28 @@ def fit_predict(
     best = int(np.argmax(scores))
     path, late = logistic_path(x, classes, np.asarray(x_test), best + 1)
     return Predicted(names[path[best]], (float(PENALTIES[best]),), unconverged + late)
+
+
+def fit_predict_folds(
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    groups: npt.NDArray[np.int64],
+    training: Sequence[npt.NDArray[np.bool_]],
+    testing: Sequence[npt.NDArray[np.bool_]],
+) -> list[Predicted]:
+    """Return what `fit_predict` returns for every fold of a split.
+
+    Args:
+        x: (N, D) features, NaN where missing.
+        y: (N,) classes.
+        groups: (N,) ranks of groups.
+        training: per fold (N,) which units are learnt from.
+        testing: per fold (N,) which units are predicted.
+    """
+    return [
+        fit_predict(x[train], y[train], groups[train], x[test])
+        for train, test in zip(training, testing, strict=True)
+    ]
 
 
 def logistic_path(

@@ -6,21 +6,38 @@ With X (N, D) standardised and Y (N, T) centred, and a penalty α on ‖β‖² 
     D > N:  XXᵀ = U diag(w) Uᵀ    ŷ(x) = xᵀ Xᵀ U (w + α)⁻¹ Uᵀ Y
 
 Both are `sklearn.linear_model.Ridge(alpha=α)` with an intercept.
+
+Where D ≤ N the folds of a split, outer and inner, share one pass over the features: the sums of
+products (`_moments`) of their parts add up to those of every training set, and standardising is
+algebra on sums. The squared error on units left out needs their sums alone, no predictions.
 """
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from urbancli.bench.probes._moments import Frame, Moments, chunks, frame_of, moments
 from urbancli.bench.probes.base import Predicted, eigen, inner_folds, standardise
 
 KIND = "regression"
-VERSION = 1
+VERSION = 2  # sums of products instead of predictions: the last digits of errors and scores
 
 PENALTIES = np.logspace(-6, 6, 13)
 """α / N. With standardised columns the eigenvalues of XᵀX / N add up to D, so that the ends are no
 penalty at all and nothing but the mean, for any N and any D up to some ten thousand."""
 
+SUMS_BYTES = 2 << 30
+"""What the sums of all folds may take; beyond that every fold is fitted on its own."""
+
+VARIES = 1e-6
+"""Of a column's deviation over all units: one that varies less over the training units does not."""
+
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 def fit_predict(
@@ -52,8 +69,7 @@ def fit_predict(
         out = inner == fold
         guesses = ridge_path(x[~out], targets[~out], x[out])
         errors += ((guesses - targets[out]) ** 2).sum(axis=1)
-    # Of equal errors the strongest penalty: without features all are equal.
-    best = len(PENALTIES) - 1 - np.argmin(errors[::-1], axis=0)
+    best = _least(errors)
     path = ridge_path(x, targets, np.asarray(x_test))
     chosen = path[best, :, np.arange(targets.shape[1])].T
     penalties = tuple(float(value) for value in PENALTIES[best])
@@ -91,3 +107,156 @@ def ridge_path(
     flat = outer @ weights.reshape(len(values), shape[0] * shape[1])
     path = flat.reshape(len(test), *shape).transpose(1, 0, 2)
     return np.asarray(path + mean, dtype=np.float64)
+
+
+# --- all folds of a split ----------------------------------------------------------------------
+
+
+def fit_predict_folds(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    training: Sequence[Mask],
+    testing: Sequence[Mask],
+) -> list[Predicted]:
+    """Return what `fit_predict` returns for every fold of a split, to rounding.
+
+    Args:
+        x: (N, D) features, NaN where missing.
+        y: (N,) or (N, T).
+        groups: (N,) ranks of groups.
+        training: per fold (N,) which units are learnt from.
+        testing: per fold (N,) which units are predicted.
+    """
+    features, target = np.asarray(x), np.asarray(y, dtype=np.float64)
+    ranks = np.asarray(groups)
+    inner = [inner_folds(ranks[train]) for train in training]
+    width = features.shape[1]
+    least = min(
+        int(train.sum() - np.bincount(fold).max())
+        for train, fold in zip(training, inner, strict=True)
+    )
+    runs = sum(int(fold.max()) + 1 for fold in inner)
+    if not 0 < width <= least or 8 * runs * width**2 > SUMS_BYTES:
+        return [
+            fit_predict(features[train], target[train], ranks[train], features[test])
+            for train, test in zip(training, testing, strict=True)
+        ]
+    from threadpoolctl import threadpool_limits
+
+    targets = target.reshape(len(target), -1)
+    frame = frame_of(features)
+    parts = _sums(features, targets, frame, training, inner)
+    wholes = [sum(runs[1:], runs[0]) for runs in parts]
+    left_out = [
+        (whole - run, run) for whole, runs in zip(wholes, parts, strict=True) for run in runs
+    ]
+    # A fold a thread and not a fold on all: their matrices are too small to share.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = iter(list(pool.map(_errors, *zip(*left_out, strict=True))))
+        errors = [sum(next(found) for _ in runs) for runs in parts]
+        fits = list(pool.map(_fit, wholes, errors))
+    return [
+        _predict(features, frame, fit, np.flatnonzero(test), target.shape[1:])
+        for fit, test in zip(fits, testing, strict=True)
+    ]
+
+
+class _Fit(NamedTuple):
+    """A fit on the training units of a fold.
+
+    Attributes:
+        mean: (D,) of their features, in the frame.
+        inverse: (D,) of their deviations, 0 where a column does not vary.
+        weights: (D, T).
+        target_mean: (T,).
+        penalty: (T,) chosen.
+    """
+
+    mean: Floats
+    inverse: Floats
+    weights: Floats
+    target_mean: Floats
+    penalty: tuple[float, ...]
+
+
+def _sums(
+    x: npt.NDArray[Any],
+    y: Floats,
+    frame: Frame,
+    training: Sequence[Mask],
+    inner: Sequence[npt.NDArray[np.int64]],
+) -> list[list[Moments]]:
+    """Return the moments of every inner run of every fold's training units.
+
+    Units that are in the same run of every fold are summed once, and added where they belong.
+    """
+    runs = np.full((len(x), len(training)), -1, dtype=np.int64)
+    for fold, (train, own) in enumerate(zip(training, inner, strict=True)):
+        runs[train, fold] = own
+    kinds, kind = np.unique(runs, axis=0, return_inverse=True)
+    found: list[dict[int, Moments]] = [{} for _ in training]
+    for number, places in enumerate(kinds.tolist()):
+        if max(places) < 0:
+            continue
+        sums = moments(x, y, np.flatnonzero(kind.ravel() == number), frame)
+        for parts, run in zip(found, places, strict=True):
+            if run >= 0:
+                parts[run] = parts[run] + sums if run in parts else sums
+    return [[parts[run] for run in sorted(parts)] for parts in found]
+
+
+def _decomposed(train: Moments) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Return mean and inverse deviation (D,) of training units, and w, V and Vᵀ Xᵀ Y of them."""
+    mean = train.x / np.maximum(train.k, 1.0)
+    gram, cross, _ = train.about(mean, train.y / train.n)
+    variance = np.maximum(np.diag(gram), 0.0) / np.maximum(train.k, 1.0)
+    scale = np.sqrt(variance)
+    inverse = np.where(scale > VARIES, 1.0 / np.where(scale > VARIES, scale, 1.0), 0.0)
+    values, vectors = eigen(gram * inverse * inverse[:, None])
+    return mean, inverse, np.maximum(values, 0.0), vectors, vectors.T @ (cross * inverse[:, None])
+
+
+def _errors(train: Moments, test: Moments) -> Floats:
+    """Return the squared errors (P, T) of every penalty on units left out."""
+    mean, inverse, values, vectors, inner = _decomposed(train)
+    gram, cross, squares = test.about(mean, train.y / train.n)
+    turned = vectors.T @ (gram * inverse * inverse[:, None]) @ vectors
+    aimed = vectors.T @ (cross * inverse[:, None])
+    errors = np.empty((len(PENALTIES), inner.shape[1]))
+    for number, penalty in enumerate(PENALTIES):
+        weights = inner / (values + train.n * penalty)[:, None]
+        errors[number] = squares + (weights * (turned @ weights - 2 * aimed)).sum(axis=0)
+    return errors
+
+
+def _fit(train: Moments, errors: Floats) -> _Fit:
+    """Return the fit with each target's penalty of the least error (P, T)."""
+    mean, inverse, values, vectors, inner = _decomposed(train)
+    best = _least(errors)
+    shrunk = values[:, None] + train.n * PENALTIES[best]
+    weights = inverse[:, None] * (vectors @ (inner / shrunk))
+    return _Fit(mean, inverse, weights, train.y / train.n, tuple(PENALTIES[best].tolist()))
+
+
+def _least(errors: Floats) -> npt.NDArray[np.int64]:
+    """Return the penalty (T,) of the least error (P, T); of equal ones the strongest."""
+    return np.asarray(len(PENALTIES) - 1 - np.argmin(errors[::-1], axis=0))
+
+
+def _predict(
+    x: npt.NDArray[Any],
+    frame: Frame,
+    fit: _Fit,
+    rows: npt.NDArray[np.int64],
+    shape: tuple[int, ...],
+) -> Predicted:
+    """Return the predictions of some units."""
+    values = np.empty((len(rows), len(fit.target_mean)))
+    done = 0
+    for part in chunks(rows, x.shape[1]):
+        framed, known = frame.of(x[part])
+        framed -= fit.mean if known is None else known * fit.mean
+        values[done : done + len(part)] = framed @ fit.weights + fit.target_mean
+        done += len(part)
+    return Predicted(values.reshape(-1, *shape), fit.penalty, 0)

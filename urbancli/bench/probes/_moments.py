@@ -1,0 +1,145 @@
+"""Sums of products of features and targets: what a least-squares fit needs of any set of units.
+
+Sets of units add up, so the folds of a split share one pass over the features. A missing value
+stands for the mean of the training units, whichever these are: with x⁰ the features, 0 where
+missing, k whether they are known, and m a mean,
+
+    Σ (x⁰ − k∘m)(x⁰ − k∘m)ᵀ = Σ x⁰x⁰ᵀ − Σ x⁰(k∘m)ᵀ − Σ (k∘m)x⁰ᵀ + mmᵀ ∘ Σ kkᵀ
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+CHUNK_BYTES = 64 << 20
+"""Features held as float64 at a time."""
+
+
+class Frame(NamedTuple):
+    """Columns brought to about mean 0 and deviation 1, so that sums of squares keep their digits.
+
+    Any frame gives the same fit: it is not what standardises.
+
+    Attributes:
+        centre: (D,).
+        scale: (D,).
+        missing: whether any value is.
+    """
+
+    centre: Floats
+    scale: Floats
+    missing: bool
+
+    def of(self, x: npt.NDArray[Any]) -> tuple[Floats, Floats | None]:
+        """Return features (N, D), 0 where missing, and whether known, None if all are."""
+        framed = (x.astype(np.float64) - self.centre) / self.scale
+        if not self.missing:
+            return framed, None
+        known = ~np.isnan(framed)
+        return np.where(known, framed, 0.0), known.astype(np.float64)
+
+
+def chunks(rows: npt.NDArray[np.int64], width: int) -> list[npt.NDArray[np.int64]]:
+    """Return row numbers in parts whose features fit into `CHUNK_BYTES`."""
+    most = max(1, CHUNK_BYTES // (8 * max(width, 1)))
+    return [rows[start : start + most] for start in range(0, len(rows), most)]
+
+
+def frame_of(x: npt.NDArray[Any]) -> Frame:
+    """Return the frame of features (N, D), NaN where missing."""
+    count, total, squares = (np.zeros(x.shape[1]) for _ in range(3))
+    every = chunks(np.arange(len(x)), x.shape[1])
+    for rows in every:
+        part = x[rows].astype(np.float64)
+        count += (~np.isnan(part)).sum(axis=0)
+        total += np.nansum(part, axis=0)
+    centre = total / np.maximum(count, 1)
+    for rows in every:
+        squares += np.nansum((x[rows] - centre) ** 2, axis=0)
+    scale = np.sqrt(squares / np.maximum(count, 1))
+    return Frame(centre, np.where(scale > 0, scale, 1.0), bool((count < len(x)).any()))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over n units of x⁰ (`x`), k, x⁰x⁰ᵀ (`xx`), x⁰kᵀ (`xk`), kkᵀ (`kk`), and with targets y.
+
+    `xk` and `kk` are None where nothing is missing: then they follow from the others.
+    """
+
+    n: int
+    x: Floats
+    k: Floats
+    xx: Floats
+    xk: Floats | None
+    kk: Floats | None
+    xy: Floats
+    ky: Floats
+    y: Floats
+    yy: Floats
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """Return the sums over both sets of units."""
+        return self._with(other, np.add)
+
+    def __sub__(self, other: "Moments") -> "Moments":
+        """Return the sums over the units that are not in the other, a part of these."""
+        return self._with(other, np.subtract)
+
+    def _with(self, other: "Moments", combine: Any) -> "Moments":
+        mine, theirs = vars(self), vars(other)
+        found = {
+            name: None if mine[name] is None else combine(mine[name], theirs[name]) for name in mine
+        }
+        return Moments(**{**found, "n": int(found["n"])})
+
+    def about(self, mean: Floats, target_mean: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return Σ zzᵀ (D, D), Σ z(y − ȳ)ᵀ (D, T) and Σ (y − ȳ)² (T,), where z = x⁰ − k∘m.
+
+        Args:
+            mean: m (D,), ȳ (T,) with it: of any units, not only these.
+            target_mean: ȳ (T,).
+        """
+        if self.xk is None or self.kk is None:
+            turned = np.outer(self.x, mean)
+            gram = self.xx - turned - turned.T + self.n * np.outer(mean, mean)
+        else:
+            turned = self.xk * mean
+            gram = self.xx - turned - turned.T + np.outer(mean, mean) * self.kk
+        cross = self.xy - mean[:, None] * self.ky - np.outer(self.x - mean * self.k, target_mean)
+        return gram, cross, self.yy - 2 * target_mean * self.y + self.n * target_mean**2
+
+
+def moments(x: npt.NDArray[Any], y: Floats, rows: npt.NDArray[np.int64], frame: Frame) -> Moments:
+    """Return the moments of some units, a chunk at a time.
+
+    Args:
+        x: (N, D), NaN where missing.
+        y: (N, T).
+        rows: of the units, at least one.
+        frame: of the features.
+    """
+    total: Moments | None = None
+    for part in chunks(rows, x.shape[1]):
+        framed, known = frame.of(x[part])
+        target = y[part]
+        sums = target.sum(axis=0)
+        found = Moments(
+            len(part),
+            framed.sum(axis=0),
+            np.full(x.shape[1], float(len(part))) if known is None else known.sum(axis=0),
+            framed.T @ framed,
+            None if known is None else framed.T @ known,
+            None if known is None else known.T @ known,
+            framed.T @ target,
+            np.tile(sums, (x.shape[1], 1)) if known is None else known.T @ target,
+            sums,
+            (target**2).sum(axis=0),
+        )
+        total = found if total is None else total + found
+    assert total is not None
+    return total
