@@ -52,10 +52,19 @@ class LayerImages(Images):
             yield number, samples, valid
 
 
-def open_images(city: CityLayers, modality: str) -> Images:
+def open_images(city: CityLayers, modality: str, *, classes: bool = False) -> Images:
     """Return the images of a modality: imagery, or `basemap`.
+
+    Args:
+        city: whose.
+        modality: which.
+        classes: of a basemap a band per class instead of colours.
 
     Raises:
         UrbanError: the city has no such layer.
     """
+    if modality == "basemap":
+        from urbancli.encoders._basemap import Basemap
+
+        return Basemap(city, classes=classes)
     return LayerImages(city.pixels(modality))

@@ -1,0 +1,135 @@
+"""Maps drawn from a city's OSM entities: the image modality `basemap`.
+
+A map is a cut-out of one raster that covers the whole UTM zone for each pixel size, anchored at the
+zone's origin. What a pixel shows is decided at its centre, by arithmetic in that raster's own
+coordinates: a place's map is the same whatever is drawn beside it. Polygons are filled where the
+winding number at a pixel's centre is positive, lines are the union of rectangles and of discs at
+their nodes, so they are as wide as `_basemap_style` says, but never thinner than one pixel, which
+keeps them connected. No antialiasing: a pixel is of one class.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import shapely
+
+from urbancli.encoders import _basemap_style as style
+from urbancli.encoders._images import Images
+from urbancli.encoders._painting import Outlines, outlines, paint
+from urbancli.grid import Grid, Integers, Places
+from urbancli.layers import CityLayers
+from urbancli.workspace import geometries
+
+SIDE_PX = 256
+"""Side of every map, pixels, whatever square it shows."""
+
+GROUP_PX = 1024
+"""Places are drawn together whose centres share a square of this side."""
+
+Bytes = npt.NDArray[np.uint8]
+Window = tuple[int, Bytes, npt.NDArray[np.bool_]]
+
+
+class Basemap(Images):
+    """Maps around places, 256 × 256 pixels of any square.
+
+    Attributes:
+        bands: red, green, blue; or the names of the classes.
+        dtype: uint8, 0 or 1 where a band is a class.
+    """
+
+    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)
+
+    def __init__(self, city: CityLayers, *, classes: bool = False) -> None:
+        """Read and sort the city's entities, for as many maps as are asked for.
+
+        Args:
+            city: with a layer `entities`.
+            classes: a band per class, 1 where it is the topmost, instead of colours.
+        """
+        self.bands = style.NAMES if classes else ("red", "green", "blue")
+        self._city, self._classes = city, classes
+        self._drawing = read_drawing(city.entities("entities"), city.grid)
+
+    def windows(self, places: Places, window_m: float) -> Iterator[Window]:
+        """Yield number, map (bands, 256, 256) and validity of places, neighbours together.
+
+        The square is snapped to the nearest pixel edge, at most half a pixel off; centres of tiles
+        lie on edges of 300, 600 and 1,200 m exactly.
+
+        A place is valid all over if its centre is in one of the city's tiles, else not at all:
+        nothing was fetched around it, and all is 0. A place without any entity is a valid map of
+        bare ground. Entities are fetched to 1,130 m beyond the tiles, so squares of up to 2,260 m
+        are whole in every tile; a file that ends at the city's edge has less.
+        """
+        pixel_m = window_m / SIDE_PX
+        column = np.round(places.x / pixel_m - SIDE_PX / 2).astype(np.int64)
+        row = np.round(-places.y / pixel_m - SIDE_PX / 2).astype(np.int64)
+        held = self._city.holds(places)
+        for number in np.flatnonzero(~held).tolist():
+            shape = (len(self.bands), SIDE_PX, SIDE_PX)
+            yield number, np.zeros(shape, np.uint8), np.zeros(shape[1:], bool)
+        for group in _groups(column, row, np.flatnonzero(held)):
+            left, top = int(column[group].min()), int(row[group].min())
+            width, height = np.ptp(column[group]) + SIDE_PX, np.ptp(row[group]) + SIDE_PX
+            drawn = self._drawing.paint(pixel_m, left, top, int(width), int(height))
+            for number in group.tolist():
+                x, y = column[number] - left, row[number] - top
+                part = drawn[y : y + SIDE_PX, x : x + SIDE_PX]
+                yield number, self._banded(part), np.ones(part.shape, bool)
+
+    def _banded(self, part: Bytes) -> Bytes:
+        """Return a map of classes as bands (bands, 256, 256)."""
+        if self._classes:
+            shown = part == np.arange(len(style.CLASSES), dtype=np.uint8)[:, None, None]
+            return np.asarray(shown).view(np.uint8)
+        return np.asarray(np.take(style.PALETTE, part, axis=1))
+
+
+def _groups(column: Integers, row: Integers, chosen: Integers) -> Iterator[Integers]:
+    """Yield the indices of windows to draw together; far ones of a sparse square go alone."""
+    cells = np.column_stack([column, row])[chosen] // GROUP_PX
+    _, cell = np.unique(cells, axis=0, return_inverse=True)
+    order = np.argsort(cell.ravel(), kind="stable")
+    for run in np.split(chosen[order], np.flatnonzero(np.diff(cell.ravel()[order])) + 1):
+        box = (np.ptp(column[run]) + SIDE_PX) * (np.ptp(row[run]) + SIDE_PX) if len(run) else 0
+        if box <= len(run) * SIDE_PX**2:
+            yield run
+        else:
+            yield from run[:, None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A city's entities, ready to be drawn.
+
+    Attributes:
+        outlines: of all that is drawn, in metres.
+    """
+
+    outlines: Outlines
+
+    def paint(self, pixel_m: float, left: int, top: int, width: int, height: int) -> Bytes:
+        """Return the class of each pixel (height, width) of a box of the zone's raster."""
+        return paint(self.outlines, pixel_m, (left, top, width, height), len(style.CLASSES))
+
+
+def read_drawing(table: pa.Table, grid: Grid) -> Drawing:
+    """Return the entities of a layer that are drawn, in the order in which they are.
+
+    Bridges come after all else of roads and railways, in the order of their classes.
+    """
+    shapes = geometries(table)
+    dimension = shapely.get_dimensions(shapes).astype(np.int64)
+    classes, bridge = style.classify(table, dimension)
+    drawn = np.flatnonzero((classes >= 0) & ~shapely.is_empty(shapes))
+    shapes, classes = grid.project_geometry(shapes[drawn]), classes[drawn]
+    dimension, bridge = dimension[drawn], bridge[drawn]
+    broken = (dimension == 2) & ~shapely.is_valid(shapes)
+    shapes[broken] = shapely.make_valid(shapes[broken])
+    lifted = bridge & (dimension == 1)
+    level = classes + len(style.CLASSES) * lifted
+    return Drawing(outlines(shapes, level, style.widths(classes)))

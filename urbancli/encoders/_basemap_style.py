@@ -1,0 +1,244 @@
+"""The key of the map: classes from the lowest to the topmost, their colours, what belongs to them.
+
+Our own fixed palette, in the manner of common street maps. An entity is drawn once: in the topmost
+class that any of its tags belongs to. What has no class (boundaries, places, coasts as areas,
+routes, power lines, points of interest) is not drawn, nor is what lies in a tunnel or underground.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from urbancli.grid import Floats, Integers
+
+ANY = "*"
+"""Stands for every value but `no`."""
+
+Tags = Mapping[str, tuple[str, ...]]
+"""Key → values that belong to a class."""
+
+
+@dataclass(frozen=True)
+class MapClass:
+    """A class of the map.
+
+    Attributes:
+        name: of its channel.
+        colour: red, green, blue.
+        areas: tags of polygons.
+        lines: tags of lines.
+        points: tags of points.
+        width_m: of lines, and of the discs that points are.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    areas: Tags = field(default_factory=dict)
+    lines: Tags = field(default_factory=dict)
+    points: Tags = field(default_factory=dict)
+    width_m: float = 0.0
+
+
+def _road(name: str, colour: tuple[int, int, int], width_m: float, *values: str) -> MapClass:
+    return MapClass(name, colour, lines={"highway": values}, width_m=width_m)
+
+
+CLASSES = (
+    MapClass("ground", (243, 240, 234)),
+    MapClass("residential", (226, 222, 216), areas={"landuse": ("residential",)}),
+    MapClass("commercial", (240, 208, 200), areas={"landuse": ("commercial", "retail")}),
+    MapClass(
+        "industrial",
+        (222, 206, 226),
+        areas={
+            "landuse": (
+                "industrial", "railway", "depot", "garages", "landfill", "quarry", "port",
+                "construction", "brownfield", "military",
+            ),
+            "power": ("plant", "substation"),
+            "man_made": ("wastewater_plant", "works"),
+        },
+    ),
+    MapClass(
+        "institution",
+        (250, 240, 200),
+        areas={
+            "amenity": (
+                "school", "university", "college", "kindergarten", "hospital", "clinic",
+                "place_of_worship", "prison",
+            ),
+            "landuse": ("education", "institutional", "religious"),
+        },
+    ),
+    MapClass(
+        "farmland",
+        (234, 228, 178),
+        areas={
+            "landuse": (
+                "farmland", "farmyard", "orchard", "vineyard", "allotments", "plant_nursery",
+                "greenhouse_horticulture",
+            )
+        },
+    ),
+    MapClass(
+        "bare",
+        (230, 214, 170),
+        areas={"natural": ("sand", "beach", "bare_rock", "scree", "shingle", "dune")},
+    ),
+    MapClass(
+        "park",
+        (190, 228, 176),
+        areas={
+            "leisure": ("park", "garden", "playground", "dog_park", "golf_course", "common"),
+            "landuse": ("cemetery", "recreation_ground", "village_green"),
+            "amenity": ("grave_yard",),
+        },
+    ),
+    MapClass(
+        "grass",
+        (208, 236, 160),
+        areas={
+            "landuse": ("grass", "meadow", "greenfield", "flowerbed"),
+            "natural": ("grassland", "heath", "scrub", "fell"),
+        },
+    ),
+    MapClass(
+        "wood",
+        (146, 196, 132),
+        areas={"landuse": ("forest",), "natural": ("wood",)},
+        lines={"natural": ("tree_row",), "barrier": ("hedge",)},
+        points={"natural": ("tree",)},
+        width_m=4.0,
+    ),
+    MapClass("wetland", (176, 214, 206), areas={"natural": ("wetland", "mud")}),
+    MapClass(
+        "sport",
+        (120, 210, 176),
+        areas={"leisure": ("pitch", "track", "stadium", "sports_centre")},
+    ),
+    MapClass(
+        "stream",
+        (150, 196, 226),
+        lines={"waterway": ("stream", "ditch", "drain"), "natural": ("coastline",)},
+        width_m=3.0,
+    ),
+    MapClass(
+        "water",
+        (130, 180, 220),
+        areas={
+            "natural": ("water",),
+            "waterway": ("riverbank", "dock", "canal", "river"),
+            "landuse": ("reservoir", "basin"),
+            "leisure": ("swimming_pool", "marina"),
+            "amenity": ("fountain",),
+        },
+        lines={"waterway": ("river", "canal")},
+        width_m=12.0,
+    ),
+    MapClass("parking", (214, 214, 224), areas={"amenity": ("parking", "bus_station", "fuel")}),
+    MapClass(
+        "paved",
+        (252, 250, 250),
+        areas={
+            "highway": (ANY,),
+            "place": ("square",),
+            "man_made": ("pier", "breakwater"),
+            "railway": ("platform",),
+            "public_transport": ("platform",),
+            "aeroway": ("apron", "helipad"),
+        },
+        lines={"man_made": ("pier", "breakwater")},
+        width_m=4.0,
+    ),
+    MapClass(
+        "aeroway",
+        (180, 176, 200),
+        areas={"aeroway": ("runway", "taxiway")},
+        lines={"aeroway": ("runway", "taxiway")},
+        width_m=30.0,
+    ),
+    MapClass("building", (196, 164, 142), areas={"building": (ANY,)}),
+    _road(
+        "path", (206, 132, 110), 2.0,
+        "footway", "path", "cycleway", "steps", "bridleway", "corridor", "pedestrian",
+    ),
+    _road("service", (252, 252, 252), 4.0, "service", "track", "busway"),
+    _road("street", (255, 255, 255), 7.0, "residential", "unclassified", "living_street", "road"),
+    _road("tertiary", (255, 246, 150), 9.0, "tertiary", "tertiary_link"),
+    _road("secondary", (252, 220, 110), 12.0, "secondary", "secondary_link"),
+    _road("primary", (248, 180, 90), 15.0, "primary", "primary_link"),
+    _road(
+        "motorway", (232, 120, 100), 20.0, "motorway", "motorway_link", "trunk", "trunk_link"
+    ),
+    MapClass(
+        "railway",
+        (96, 96, 104),
+        lines={
+            "railway": (
+                "rail", "light_rail", "tram", "subway", "narrow_gauge", "monorail", "funicular",
+            )
+        },
+        width_m=3.0,
+    ),
+)  # fmt: skip
+"""From the lowest to the topmost."""
+
+NAMES = tuple(each.name for each in CLASSES)
+
+PALETTE = np.array([each.colour for each in CLASSES], dtype=np.uint8).T
+"""(3, classes): red, green and blue of each class."""
+
+WIDTHS = np.array([each.width_m for each in CLASSES])
+
+HIDDEN: Tags = {
+    "tunnel": (ANY,),
+    "location": ("underground",),
+    "parking": ("underground",),
+    "indoor": (ANY,),
+}
+"""Tags of what is not to be seen from above."""
+
+_KINDS = ("points", "lines", "areas")
+
+
+def classify(table: pa.Table, dimension: Integers) -> tuple[Integers, npt.NDArray[np.bool_]]:
+    """Return the class of each entity, −1 where it is not drawn, and which are bridges.
+
+    Args:
+        table: N rows with a column `tags`.
+        dimension: (N,) 0 of points, 1 of lines, 2 of polygons.
+    """
+    tags = table.column("tags").combine_chunks()
+    found = np.full((3, table.num_rows), -1)
+    for number, kind in enumerate(_KINDS):
+        rules: dict[str, dict[str, int]] = {}
+        for index, each in enumerate(CLASSES):
+            for key, values in getattr(each, kind).items():
+                rules.setdefault(key, {}).update(dict.fromkeys(values, index))
+        for key, rule in rules.items():
+            np.maximum(found[number], _looked_up(tags, key, rule), out=found[number])
+    chosen = np.take_along_axis(found, np.clip(dimension, 0, 2)[None], axis=0)[0]
+    for key, values in HIDDEN.items():
+        chosen[_looked_up(tags, key, dict.fromkeys(values, 1)) == 1] = -1
+    return chosen, _looked_up(tags, "bridge", {ANY: 1}) == 1
+
+
+def _looked_up(tags: pa.MapArray, key: str, rule: Mapping[str, int]) -> Integers:
+    """Return what a rule (value → number) says of each row's value of a key; −1 for nothing."""
+    values = pc.map_lookup(tags, pa.scalar(key), "first").dictionary_encode()
+    other = rule.get(ANY, -1)
+    numbers = [
+        rule.get(text, -1 if text == "no" else other) for text in values.dictionary.to_pylist()
+    ]
+    codes = pc.fill_null(values.indices, len(numbers)).to_numpy(zero_copy_only=False)
+    found: Integers = np.array([*numbers, -1], dtype=np.int64)[codes]
+    return found
+
+
+def widths(classes: Integers) -> Floats:
+    """Return the width of lines and points of classes, metres."""
+    return np.asarray(WIDTHS[classes])
