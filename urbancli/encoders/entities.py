@@ -66,12 +66,14 @@ def hashed_tags(table: pa.Table, width: int) -> npt.NDArray[np.float64]:
     """Return the signed sums of the hashed tags of each row, (rows, width)."""
     tagged = table.column("tags").to_pylist()
     return hashed_bags(
-        ([word for key, value in tags or () for word in _tag_words(key, value)] for tags in tagged),
+        ([word for key, value in tags or () for word in tag_words(key, value)] for tags in tagged),
         width,
     )
 
 
-def _tag_words(key: str, value: str | None) -> tuple[str, ...]:
+def tag_words(key: str, value: str | None) -> tuple[str, ...]:
+    """Return the words that a tag is hashed or counted by: `key`, and `key=value` where that
+    recurs; none of a key that tells of the editing."""
     if key.startswith(DROPPED_KEYS):
         return ()
     if key.split(":", 1)[0] in FREE_TEXT_KEYS or key.endswith("name") or value is None:

@@ -99,7 +99,8 @@ def texts(table: pa.Table, places: Places, window_m: float, nearest: int) -> lis
 
 def named_kind(tags: dict[str, str]) -> tuple[str, str]:
     """Return the name and type of a POI, each on one line."""
-    key, _, value = (poi_category(tags) or f"{KINDLESS}=yes").partition("=")
+    # A category of a user's own file may itself be `key=value`.
+    *_, key, value = (poi_category(tags) or f"{KINDLESS}=yes").split("=")
     name = " ".join(tags.get("name", "").split())
     return name or NAMELESS, key if value == "yes" else " ".join(value.split())
 
