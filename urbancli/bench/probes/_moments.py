@@ -91,11 +91,9 @@ class Moments:
         return self._with(other, np.subtract)
 
     def _with(self, other: "Moments", combine: Any) -> "Moments":
-        mine, theirs = vars(self), vars(other)
-        found = {
-            name: None if mine[name] is None else combine(mine[name], theirs[name]) for name in mine
-        }
-        return Moments(**{**found, "n": int(found["n"])})
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        sums: list[Any] = [None if mine is None else combine(mine, its) for mine, its in pairs]
+        return Moments(int(sums[0]), *sums[1:])
 
     def about(self, mean: Floats, target_mean: Floats) -> tuple[Floats, Floats, Floats]:
         """Return Σ zzᵀ (D, D), Σ z(y − ȳ)ᵀ (D, T) and Σ (y − ȳ)² (T,), where z = x⁰ − k∘m.
