@@ -117,7 +117,7 @@ def load_model(name: str, weights: Weights, kinds: Sequence[str], **more: Any) -
     Args:
         name: of its class in `transformers`, e.g. `CLIPVisionModelWithProjection`.
         weights: from `find`.
-        kinds: the `model_type` that its config.json may have.
+        kinds: the `model_type` that its config.json may name.
         more: hashable arguments of the class.
 
     Raises:
@@ -127,8 +127,8 @@ def load_model(name: str, weights: Weights, kinds: Sequence[str], **more: Any) -
     kind = read_facts(weights).get("model_type", "")
     if kind not in kinds:
         raise UsageError(
-            f"{_said(weights)} is a model of type '{kind}', not {' or '.join(kinds)}: give other "
-            "weights, or the encoder of that type (`urban list encoders`)"
+            f"config.json of {_said(weights)} names no model of type {' or '.join(kinds)} but "
+            f"'{kind}': give other weights, or the encoder of that type (`urban list encoders`)"
         )
     return _loaded(name, weights, tuple(sorted(more.items())))
 
@@ -180,8 +180,6 @@ def _said(weights: Weights) -> str:
 
 def _weights(folder: Path) -> Weights:
     """Return the weights in a folder."""
-    if not (folder / "config.json").is_file():
-        raise UrbanError(f"no config.json in '{folder}': give a folder made by save_pretrained")
     paths = sorted({path for pattern in FILES for path in folder.glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in paths):
         raise UrbanError(

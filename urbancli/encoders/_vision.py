@@ -1,0 +1,204 @@
+"""Published models of vision: from images to vectors, of squares around places or of photos.
+
+An image is scaled to 0 … 1 and clipped; resized whole to the model's input by torch's antialiased
+interpolation (bicubic or bilinear, as the model's preprocessor says) and clipped again; then the
+mean is subtracted and divided by the deviation that the model was trained with. Unlike the models'
+own preprocessors it is not rounded to eight bits after resizing.
+
+A value may differ in its last digits with the other images of its batch and with the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from urbancli.encoders import _weights
+from urbancli.encoders._weights import Weights
+from urbancli.errors import UrbanError
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = npt.NDArray[np.float32]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5,), (0.5,))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of each band after scaling to 0 … 1; one number stands for all bands."""
+
+KINDS: dict[str, tuple[str, dict[str, Any], Constants]] = {
+    "clip": ("CLIPVisionModelWithProjection", {}, CLIP),
+    "clip_vision_model": ("CLIPVisionModelWithProjection", {}, CLIP),
+    "vit": ("ViTModel", {"add_pooling_layer": False}, HALF),
+    "deit": ("DeiTModel", {"add_pooling_layer": False}, IMAGENET),
+    "vit_msn": ("ViTMSNModel", {}, IMAGENET),
+    "vit_mae": ("ViTMAEModel", {"mask_ratio": 0.0}, IMAGENET),
+    "dinov2": ("Dinov2Model", {}, IMAGENET),
+    "dinov2_with_registers": ("Dinov2WithRegistersModel", {}, IMAGENET),
+    "dinov3_vit": ("DINOv3ViTModel", {}, IMAGENET),
+}
+"""`model_type` → class in `transformers`, its arguments, and published constants, which count where
+the model brings no preprocessor_config.json."""
+
+RESAMPLING = {2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers, in preprocessor_config.json."""
+
+
+@dataclass(frozen=True)
+class Vision:
+    """A loaded model.
+
+    Attributes:
+        module: in evaluation mode, on `_weights.device()`.
+        side_px: side of its input, pixels.
+        patch_px: side of a patch, pixels.
+        channels: bands of its input.
+        constants: mean and deviation of each.
+        resampling: how images are brought to its size.
+    """
+
+    module: Any
+    side_px: int
+    patch_px: int
+    channels: int
+    constants: Constants
+    resampling: str = "bicubic"
+
+    def pixels(self, scaled: "torch.Tensor") -> "torch.Tensor":
+        """Return the input of the model (B, C, side_px, side_px) for images (B, C, H, W) in 0 … 1.
+
+        Bands come as the model wants them, rows from the north.
+        """
+        import torch
+
+        if scaled.shape[-2:] != (self.side_px, self.side_px):
+            size = (self.side_px, self.side_px)
+            scaled = torch.nn.functional.interpolate(
+                scaled, size, mode=self.resampling, align_corners=False, antialias=True
+            ).clamp_(0, 1)
+        mean, std = (
+            torch.tensor(part, dtype=torch.float32, device=scaled.device)[:, None, None]
+            for part in self.constants
+        )
+        return (scaled - mean) / std
+
+    def features(
+        self, pixels: "torch.Tensor", precision: str = "float32"
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Return the global vector (B, d) and those of patches (B, P, d), float32, no gradients.
+
+        Patches run from the north-west corner along rows. CLIP's are projected as its global vector
+        is: layer norm, then the visual projection.
+
+        Args:
+            pixels: of `pixels`, on the module's device.
+            precision: `float32`, or `bf16` for autocast.
+        """
+        import torch
+
+        patches = (self.side_px // self.patch_px) ** 2
+        kind, more = self.module.config.model_type, {}
+        if kind == "vit_mae":  # it sorts patches by this noise, random if not given
+            more["noise"] = torch.arange(patches, device=pixels.device).expand(len(pixels), -1)
+        with (
+            torch.inference_mode(),
+            torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            out = self.module(pixel_values=pixels, **more)
+            hidden = out.last_hidden_state
+            whole, parts = hidden[:, 0], hidden[:, -patches:]  # between them lie registers
+            if kind.startswith("clip"):
+                whole = out.image_embeds
+                parts = self.module.visual_projection(
+                    self.module.vision_model.post_layernorm(parts)
+                )
+        return whole.float(), parts.float()
+
+    def embed_photos(
+        self, photos: Sequence[npt.NDArray[np.uint8]], precision: str = "float32", batch: int = 32
+    ) -> Floats:
+        """Return the global vectors (N, d) of photos (H, W, 3) in RGB, of any sizes.
+
+        Of each the largest square in its middle is taken, as the models' own preprocessors do.
+        """
+        import torch
+
+        found = []
+        for start in range(0, len(photos), batch):
+            squares = [
+                self.pixels(scaled_images(_square(photo), 0.0, 255.0))
+                for photo in photos[start : start + batch]
+            ]
+            found.append(self.features(torch.cat(squares), precision)[0].cpu().numpy())
+        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+
+def open_vision(
+    weights: Weights, kinds: Sequence[str], constants: Constants | None = None
+) -> Vision:
+    """Return a model of images.
+
+    Args:
+        weights: from `_weights.find`.
+        kinds: of `KINDS`, those that are wanted.
+        constants: of models without preprocessor_config.json; default the kind's.
+
+    Raises:
+        UrbanError: see `_weights.load_model`; or its settings do not fit together.
+    """
+    kind = str(_weights.read_facts(weights).get("model_type", ""))
+    name, more, usual = KINDS.get(kind, ("", {}, HALF))
+    module = _weights.load_model(name, weights, kinds, **more)
+    return vision_of(module, weights, constants or usual)
+
+
+def vision_of(module: Any, weights: Weights, constants: Constants) -> Vision:
+    """Return a loaded module with what its files say of its input; see `open_vision`."""
+    config = module.config
+    said = _weights.read_facts(weights, "preprocessor_config.json")
+    side, patch = _side(config.image_size), _side(config.patch_size)
+    if config.model_type.startswith("dino"):  # trained on larger images than it is used on
+        side = _side(said.get("crop_size") or said.get("size") or side)
+    if said.get("do_normalize", True):
+        named = [said.get("image_mean", constants[0]), said.get("image_std", constants[1])]
+    else:
+        named = [[0.0], [1.0]]
+    channels = int(config.num_channels)
+    broad = [[*part] * channels if len(part) == 1 else [*part] for part in named]
+    if side % patch or {len(part) for part in broad} != {channels}:
+        raise UrbanError(
+            f"'{weights.folder}' takes {channels} bands and {side} pixels in patches of {patch}, "
+            f"its means are of {len(broad[0])} bands: mend its preprocessor_config.json "
+            "(image_mean, image_std, size)"
+        )
+    mean, std = (tuple(map(float, part)) for part in broad)
+    mode = RESAMPLING.get(said.get("resample", 3), "bicubic")
+    return Vision(module, side, patch, channels, (mean, std), mode)
+
+
+def scaled_images(stack: npt.NDArray[Any], low: float, high: float) -> "torch.Tensor":
+    """Return images (B, C, H, W) scaled to 0 … 1 and clipped, float32 on the device."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(stack)).to(_weights.device(), torch.float32)
+    return ((tensor - low) / (high - low)).clamp_(0, 1)
+
+
+def _square(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the middle square of a photo (H, W, 3), as (1, 3, S, S)."""
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return photo[top : top + side, left : left + side].transpose(2, 0, 1)[None]
+
+
+def _side(size: Any) -> int:
+    """Return one side of a square that a model's files give in one of several forms."""
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    return int(size[0] if isinstance(size, list | tuple) else size)
