@@ -9,7 +9,6 @@ keeps them connected. No antialiasing: a pixel is of one class.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,8 @@ SIDE_PX = 256
 
 GROUP_PX = 1024
 """Places are drawn together whose centres share a square of this side."""
+
+BUILDING, WALL = style.NAMES.index("building"), style.NAMES.index("wall")
 
 Bytes = npt.NDArray[np.uint8]
 Window = tuple[int, Bytes, npt.NDArray[np.bool_]]
@@ -75,18 +76,19 @@ class Basemap(Images):
         for group in _groups(column, row, np.flatnonzero(held)):
             left, top = int(column[group].min()), int(row[group].min())
             width, height = np.ptp(column[group]) + SIDE_PX, np.ptp(row[group]) + SIDE_PX
-            drawn = self._drawing.paint(pixel_m, left, top, int(width), int(height))
+            box = (left, top, int(width), int(height))
+            drawn = self._banded(paint(self._drawing, pixel_m, box, len(style.CLASSES)))
             for number in group.tolist():
                 x, y = column[number] - left, row[number] - top
-                part = drawn[y : y + SIDE_PX, x : x + SIDE_PX]
-                yield number, self._banded(part), np.ones(part.shape, bool)
+                part = drawn[:, y : y + SIDE_PX, x : x + SIDE_PX].copy()
+                yield number, part, np.ones(part.shape[1:], bool)
 
-    def _banded(self, part: Bytes) -> Bytes:
-        """Return a map of classes as bands (bands, 256, 256)."""
+    def _banded(self, drawn: Bytes) -> Bytes:
+        """Return classes (height, width) as bands (bands, height, width)."""
         if self._classes:
-            shown = part == np.arange(len(style.CLASSES), dtype=np.uint8)[:, None, None]
+            shown = drawn == np.arange(len(style.CLASSES), dtype=np.uint8)[:, None, None]
             return np.asarray(shown).view(np.uint8)
-        return np.asarray(np.take(style.PALETTE, part, axis=1))
+        return np.asarray(np.take(style.PALETTE, drawn, axis=1))
 
 
 def _groups(column: Integers, row: Integers, chosen: Integers) -> Iterator[Integers]:
@@ -102,22 +104,7 @@ def _groups(column: Integers, row: Integers, chosen: Integers) -> Iterator[Integ
             yield from run[:, None]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A city's entities, ready to be drawn.
-
-    Attributes:
-        outlines: of all that is drawn, in metres.
-    """
-
-    outlines: Outlines
-
-    def paint(self, pixel_m: float, left: int, top: int, width: int, height: int) -> Bytes:
-        """Return the class of each pixel (height, width) of a box of the zone's raster."""
-        return paint(self.outlines, pixel_m, (left, top, width, height), len(style.CLASSES))
-
-
-def read_drawing(table: pa.Table, grid: Grid) -> Drawing:
+def read_drawing(table: pa.Table, grid: Grid) -> Outlines:
     """Return the entities of a layer that are drawn, in the order in which they are.
 
     Bridges come after all else of roads and railways, in the order of their classes.
@@ -131,5 +118,10 @@ def read_drawing(table: pa.Table, grid: Grid) -> Drawing:
     broken = (dimension == 2) & ~shapely.is_valid(shapes)
     shapes[broken] = shapely.make_valid(shapes[broken])
     lifted = bridge & (dimension == 1)
-    level = classes + len(style.CLASSES) * lifted
-    return Drawing(outlines(shapes, level, style.widths(classes)))
+    walled = classes == BUILDING
+    shapes = np.concatenate([shapes, shapely.boundary(shapes[walled])])
+    classes = np.concatenate([classes, np.full(np.count_nonzero(walled), WALL)])
+    level = classes + len(style.CLASSES) * np.append(
+        lifted, np.zeros(np.count_nonzero(walled), bool)
+    )
+    return outlines(shapes, level, style.WIDTHS_M[classes], style.PIXEL_LIMITS_M[classes])

@@ -1,10 +1,12 @@
 """The key of the map: classes from the lowest to the topmost, their colours, what belongs to them.
 
 Our own fixed palette, in the manner of common street maps. An entity is drawn once: in the topmost
-class that any of its tags belongs to. What has no class (boundaries, places, coasts as areas,
+class that any of its tags belongs to; buildings are given walls besides, where pixels are fine
+enough, or blocks of houses would be one. What has no class (boundaries, places, coasts as areas,
 routes, power lines, points of interest) is not drawn, nor is what lies in a tunnel or underground.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from urbancli.grid import Floats, Integers
+from urbancli.grid import Integers
 
 ANY = "*"
 """Stands for every value but `no`."""
@@ -32,7 +34,8 @@ class MapClass:
         areas: tags of polygons.
         lines: tags of lines.
         points: tags of points.
-        width_m: of lines, and of the discs that points are.
+        width_m: of lines, and of the discs that points are; of roads about a carriageway's.
+        pixel_limit_m: drawn only on pixels of up to this size, metres.
     """
 
     name: str
@@ -41,6 +44,7 @@ class MapClass:
     lines: Tags = field(default_factory=dict)
     points: Tags = field(default_factory=dict)
     width_m: float = 0.0
+    pixel_limit_m: float = math.inf
 
 
 def _road(name: str, colour: tuple[int, int, int], width_m: float, *values: str) -> MapClass:
@@ -48,8 +52,8 @@ def _road(name: str, colour: tuple[int, int, int], width_m: float, *values: str)
 
 
 CLASSES = (
-    MapClass("ground", (243, 240, 234)),
-    MapClass("residential", (226, 222, 216), areas={"landuse": ("residential",)}),
+    MapClass("ground", (236, 233, 226)),
+    MapClass("residential", (220, 216, 210), areas={"landuse": ("residential",)}),
     MapClass("commercial", (240, 208, 200), areas={"landuse": ("commercial", "retail")}),
     MapClass(
         "industrial",
@@ -162,18 +166,21 @@ CLASSES = (
         width_m=30.0,
     ),
     MapClass("building", (196, 164, 142), areas={"building": (ANY,)}),
+    MapClass("wall", (150, 116, 96), width_m=0.5, pixel_limit_m=2.5),
     _road(
         "path", (206, 132, 110), 2.0,
         "footway", "path", "cycleway", "steps", "bridleway", "corridor", "pedestrian",
     ),
-    _road("service", (252, 252, 252), 4.0, "service", "track", "busway"),
+    _road("service", (250, 250, 250), 4.0, "service", "track", "busway"),
     _road("street", (255, 255, 255), 7.0, "residential", "unclassified", "living_street", "road"),
-    _road("tertiary", (255, 246, 150), 9.0, "tertiary", "tertiary_link"),
-    _road("secondary", (252, 220, 110), 12.0, "secondary", "secondary_link"),
-    _road("primary", (248, 180, 90), 15.0, "primary", "primary_link"),
     _road(
-        "motorway", (232, 120, 100), 20.0, "motorway", "motorway_link", "trunk", "trunk_link"
+        "link", (255, 226, 196), 7.0,
+        "tertiary_link", "secondary_link", "primary_link", "trunk_link", "motorway_link",
     ),
+    _road("tertiary", (255, 246, 150), 8.0, "tertiary"),
+    _road("secondary", (252, 220, 110), 10.0, "secondary"),
+    _road("primary", (248, 180, 90), 12.0, "primary"),
+    _road("motorway", (232, 120, 100), 14.0, "motorway", "trunk"),
     MapClass(
         "railway",
         (96, 96, 104),
@@ -192,7 +199,9 @@ NAMES = tuple(each.name for each in CLASSES)
 PALETTE = np.array([each.colour for each in CLASSES], dtype=np.uint8).T
 """(3, classes): red, green and blue of each class."""
 
-WIDTHS = np.array([each.width_m for each in CLASSES])
+WIDTHS_M = np.array([each.width_m for each in CLASSES])
+
+PIXEL_LIMITS_M = np.array([each.pixel_limit_m for each in CLASSES])
 
 HIDDEN: Tags = {
     "tunnel": (ANY,),
@@ -237,8 +246,3 @@ def _looked_up(tags: pa.MapArray, key: str, rule: Mapping[str, int]) -> Integers
     codes = pc.fill_null(values.indices, len(numbers)).to_numpy(zero_copy_only=False)
     found: Integers = np.array([*numbers, -1], dtype=np.int64)[codes]
     return found
-
-
-def widths(classes: Integers) -> Floats:
-    """Return the width of lines and points of classes, metres."""
-    return np.asarray(WIDTHS[classes])

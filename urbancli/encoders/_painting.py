@@ -1,10 +1,10 @@
 """Filling polygons and broad lines on a pixel grid: many at once, exact at pixel centres.
 
-Every outline adds +1 where a row of pixel centres enters it and −1 where it leaves it; the running
+An outline counts +1 where a row of pixel centres enters it and −1 where it leaves it; the running
 sum along the row is the winding number, positive inside the union of all that is drawn together.
-No sorting and no clipping; holes are outlines that count the other way. The crossing of an edge
-with a row is computed in coordinates of the whole zone and in one direction, so that it does not
-depend on the box that is drawn nor on which of two neighbours the edge belongs to.
+Nothing is clipped; holes are outlines that count the other way. The crossing of an edge with a row
+is computed in coordinates of the whole zone and from north to south, so that it depends neither on
+the box that is drawn nor on which of two neighbours the edge belongs to.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ class Outlines:
         level: (P,) rank in which it is painted.
         sign: (P,) of rings, +1 where walking along it adds to the winding number; 0 of strokes.
         width_m: (P,) of strokes.
+        pixel_limit_m: (P,) size of the largest pixels on which each is drawn.
         tree: of the boxes of the outlines.
     """
 
@@ -40,16 +41,20 @@ class Outlines:
     level: Integers
     sign: Integers
     width_m: Floats
+    pixel_limit_m: Floats
     tree: shapely.STRtree
 
 
-def outlines(shapes: Geometries, level: Integers, width_m: Floats) -> Outlines:
+def outlines(
+    shapes: Geometries, level: Integers, width_m: Floats, pixel_limit_m: Floats
+) -> Outlines:
     """Return the outlines of geometries (N,) of any type, in metres.
 
     Args:
         shapes: valid, not empty.
         level: (N,) rank in which each is painted.
         width_m: (N,) of lines and points.
+        pixel_limit_m: (N,) size of the largest pixels on which each is drawn.
     """
     owner = np.arange(len(shapes))
     for _ in range(2):  # collections hold collections
@@ -77,6 +82,7 @@ def outlines(shapes: Geometries, level: Integers, width_m: Floats) -> Outlines:
         level[owner],
         sign,
         width_m[owner],
+        pixel_limit_m[owner],
         shapely.STRtree(np.asarray(shapely.box(*bounds.T), dtype=object)),
     )
 
@@ -93,24 +99,24 @@ def paint(
         classes: how many there are.
     """
     _, _, width, height = box
-    canvas = np.zeros((height, width), np.uint8)
     chosen = _near(drawn, pixel_m, box)
     found = [_of_rings(drawn, chosen[drawn.sign[chosen] != 0], pixel_m, box)]
     found += _of_strokes(drawn, chosen[drawn.sign[chosen] == 0], pixel_m, box)
     level, row, column, step = (np.concatenate(each) for each in zip(*found, strict=True))
-    winding = np.zeros((height, width + 1), np.int16)
-    order = np.argsort(level, kind="stable")
-    cuts = np.flatnonzero(np.diff(level[order])) + 1
-    for run in np.split(order, cuts) if len(order) else []:
-        rows = row[run]
-        first, last = int(rows.min()), int(rows.max()) + 1
-        part = winding[first:last]
-        part[:] = 0
-        flat = (rows - first) * (width + 1) + column[run]
-        np.add.at(part.reshape(-1), flat, step[run].astype(np.int16))
-        np.cumsum(part, axis=1, dtype=np.int16, out=part)
-        canvas[first:last][part[:, :-1] > 0] = level[run[0]] % classes
-    return canvas
+    # One number a crossing, in the order of (level, row, column), and its sign in the last bit. The
+    # column right of the box takes what ends there.
+    size = height * (width + 1)
+    keys = np.sort(2 * (level * size + row * (width + 1) + column) + (step > 0))
+    inside = np.cumsum(2 * (keys & 1) - 1) > 0
+    before = np.append(False, inside)[: len(inside)]
+    first, last = keys[inside & ~before] >> 1, keys[before & ~inside] >> 1
+    canvas = np.zeros(size, np.uint8)
+    levels = np.unique(drawn.level[chosen])
+    cuts = np.searchsorted(first, levels * size).tolist()
+    for number, start, end in zip(levels.tolist(), cuts, [*cuts[1:], len(first)], strict=True):
+        run = first[start:end]
+        canvas[_ranges(run - number * size, last[start:end] - run)] = number % classes
+    return canvas.reshape(height, width + 1)[:, :-1]
 
 
 def _near(drawn: Outlines, pixel_m: float, box: tuple[int, int, int, int]) -> Integers:
@@ -123,7 +129,8 @@ def _near(drawn: Outlines, pixel_m: float, box: tuple[int, int, int, int]) -> In
         (left + width) * pixel_m + reach,
         -top * pixel_m + reach,
     )
-    return np.sort(drawn.tree.query(window))
+    found = np.sort(drawn.tree.query(window))
+    return np.asarray(found[drawn.pixel_limit_m[found] >= pixel_m])
 
 
 def _ranges(starts: Integers, sizes: Integers) -> Integers:
@@ -179,8 +186,7 @@ def _of_edges(
     high, low = np.where(up[:, None], end, start), np.where(up[:, None], start, end)
     first = np.maximum(np.ceil(high[:, 1] - 0.5).astype(np.int64), top)
     last = np.minimum(np.ceil(low[:, 1] - 0.5).astype(np.int64), top + height)
-    beyond = np.minimum(start[:, 0], end[:, 0]) >= left + width
-    kept = np.flatnonzero((last > first) & ~beyond)
+    kept = np.flatnonzero(last > first)
     rows = (last - first)[kept]
     row = _ranges(first[kept], rows)
     slope = (low[kept, 0] - high[kept, 0]) / (low[kept, 1] - high[kept, 1])
@@ -198,7 +204,7 @@ def _of_discs(
     left, top, width, height = box
     first = np.maximum(np.ceil(centre[:, 1] - radius - 0.5).astype(np.int64), top)
     last = np.minimum(np.ceil(centre[:, 1] + radius - 0.5).astype(np.int64), top + height)
-    kept = np.flatnonzero((last > first) & (centre[:, 0] - radius < left + width))
+    kept = np.flatnonzero(last > first)
     rows = (last - first)[kept]
     row = _ranges(first[kept], rows)
     x, y, r = (np.repeat(each[kept], rows) for each in (*centre.T, radius))
