@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from urbancli.encoders import rcf
+from urbancli.encoders import _convolution, rcf
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
 from urbancli.layers import PixelLayer
@@ -101,7 +101,7 @@ def test_strips_and_fine_pixels_change_nothing(
     encoder = rcf.Encoder(filters=5)
     state = encoder.fit(city, "naip", places, seed=0)
     whole, _ = encoder.features(city.pixels("naip"), places, state)
-    monkeypatch.setattr(rcf, "STRIP_BYTES", 20_000)
+    monkeypatch.setattr(_convolution, "STRIP_BYTES", 20_000)
     strips, _ = encoder.features(city.pixels("naip"), places, state)
     np.testing.assert_allclose(strips, whole, rtol=1e-5, atol=1e-7)
 
@@ -140,14 +140,15 @@ def test_every_window_is_in_one_group_of_bounded_size(tiny: Build) -> None:
     builder = tiny(12, 2)
     builder.pixels("sentinel2", mosaic(1, 60, 360))
     city, tiles = builder.open()
-    encoder, layer = rcf.Encoder(), city.pixels("sentinel2")
+    layer = city.pixels("sentinel2")
     many = points(builder, 900, seed=0)
     few = points(builder, 4, seed=0)
     for places in (tiles, many, few):
-        groups = list(rcf._groups(*encoder._windows(layer, places), layer))
+        groups = list(_convolution.groups(*_convolution.windows(layer, places, 600, 3), layer))
         assert sorted(np.concatenate(groups).tolist()) == list(range(len(places)))
-        assert max(map(len, groups)) <= rcf.GROUP_PLACES
-    assert len(list(rcf._groups(*encoder._windows(layer, tiles), layer))) < len(tiles) / 4
+        assert max(map(len, groups)) <= _convolution.GROUP_PLACES
+    windows = _convolution.windows(layer, tiles, 600, 3)
+    assert len(list(_convolution.groups(*windows, layer))) < len(tiles) / 4
 
 
 def test_a_feature_reads_nothing_outside_its_window(tiny: Build) -> None:

@@ -8,24 +8,24 @@ ReLU(whitened patch · whitened window − 1).
 Deviations: 256 filters instead of 8,192, without their negatives; filters scaled to length 1;
 whitening from 16,384 patches; bands standardised first and clipped at 50 standard deviations;
 features standardised at the end. The threshold is the published code's, not tuned on any label.
+Tokens of patches are ours: the same mean over each cell of a grid.
 """
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.encoders import base
+from urbancli.configs import check_range
+from urbancli.encoders import _convolution, base
+from urbancli.encoders._convolution import Floats, Responses
+from urbancli.encoders._images import Images, open_images
 from urbancli.encoders.base import State
 from urbancli.errors import UrbanError
-from urbancli.grid import BLOCK_TILES, Places
-from urbancli.hilbert import hilbert_index
-from urbancli.layers import CityLayers, PixelLayer
+from urbancli.grid import Places
+from urbancli.layers import NOMINAL_PIXEL_M, CityLayers, PixelLayer
 from urbancli.tokens import Tokens, single_tokens
 
 FIT_PLACES = 512
@@ -40,58 +40,88 @@ WHITENING_FLOOR = 1e-2
 THRESHOLD = 1.0
 """Taken off every response before the ReLU, about one standard deviation of them."""
 
-BAND_LIMIT = 50.0
-"""Standardised samples are clipped here: one broken pixel must not fill a window."""
-
 VALUE_LIMIT = 1000.0
 """Features are clipped here, so that float16 holds them also in a city unlike the fitted one."""
 
-GROUP_PLACES = 64
-"""Places convolved together at most: a block of tiles."""
-
-STRIP_BYTES = 16 << 20
-"""Responses held at once."""
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+WINDOW, CELLS = slice(0, 1), slice(1, None)
+"""Which responses are of the whole window, and which of the cells of its grid."""
 
 
 @dataclass(frozen=True)
 class Encoder(base.Encoder):
-    """One token of `filters` float16 features per place, standardised over the fitted places.
+    """Tokens of `filters` float16 features, standardised over the fitted places.
 
-    The mean is over the positions in the window of `window_m` around the centre (as
+    `tokens=global`: one per place, the mean over the positions in the window around the centre (as
     `PixelLayer.window` snaps it) whose whole patch lies in the window and is valid. A place with
     less than half of its positions valid is absent.
+
+    `tokens=patches`: a bag with one token for each cell of a division of the window in `grid` ×
+    `grid`, the mean over the positions whose whole patch lies in the cell: nothing outside a cell
+    enters its token. A cell with less than half of its positions valid gives none, so that a window
+    at the border of the imagery keeps those within; the same places are absent as of `global`, and
+    any without a cell. Cells go from the north-west eastwards, and differ by a pixel where `grid`
+    does not divide the window. `tokens=both`: the global token, then those, standardised apart.
+
+    Positions (ΣT, 8): corners of the cell or window, x and y in turn, counter-clockwise from the
+    lower left, in tile sides from the south-west corner of the square of one tile around the place.
+
+    Imagery is seen in its own pixels in a window of `window_m`; `basemap` in several windows,
+    `basemap_windows_m`, by the same filters, drawn from all of them: global features are
+    concatenated, bags joined, window by window.
     """
 
-    modalities: ClassVar[tuple[str, ...]] = ("sentinel2", "naip", "sentinel1")
+    modalities: ClassVar[tuple[str, ...]] = ("sentinel2", "naip", "sentinel1", "basemap")
     version: ClassVar[int] = 2  # of more than 4,096 places, in the last digit of some values
+    needs: ClassVar[str] = "any bands, half of the window valid"
     window_m: float = 600.0
     filters: int = 256
     patch_px: int = 3
+    tokens: Literal["global", "patches", "both"] = "global"
+    grid: int = 4
+    basemap_windows_m: tuple[float, ...] = (300.0, 600.0, 1200.0)
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range."""
+        check_range("window_m", self.window_m, "above 0", self.window_m > 0)
+        check_range("filters", self.filters, "at least 1", self.filters >= 1)
+        check_range("patch_px", self.patch_px, "at least 1", self.patch_px >= 1)
+        check_range("grid", self.grid, "at least 1", self.grid >= 1)
+        sides = self.basemap_windows_m
+        fits = bool(sides) and min(sides) > 0
+        check_range("basemap_windows_m", sides, "a list of sides above 0", fits)
+
+    def reach_m(self, modality: str) -> float:
+        """Return the side of the largest window."""
+        return max(self._sides_m(modality))
+
+    def width(self, modality: str) -> int:
+        """Return the number of filters, as often as global features are concatenated."""
+        return self.filters * (len(self._sides_m(modality)) if self.tokens == "global" else 1)
 
     def fit(self, city: CityLayers, modality: str, places: Places, seed: int) -> State:
         """Return statistics and filters from the windows of at most FIT_PLACES of the places.
 
         Returns:
             `mean`, `std` (bands,); `filters` (K, bands, p, p) and `bias` (K,), to be applied to
-            standardised bands; `centre`, `scale` (K,) of the features.
+            standardised bands; `centre`, `scale` (windows · K,) of the global features, and where
+            patches are wanted `patch_centre`, `patch_scale` of theirs.
 
         Raises:
             UrbanError: the windows hold no valid patch.
         """
-        layer, rng = city.pixels(modality), np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(len(places), min(len(places), FIT_PLACES), replace=False))
         places = places.take(chosen)
-        mean, std, patches = self._draw(layer, places, rng)
+        seen = self._open(city, modality)
+        mean, std, patches = self._draw(seen, places, rng)
         if not len(patches):
             raise UrbanError(
                 f"no valid {modality} pixels around the places of '{city.key}': "
                 "fetch imagery that covers them"
             )
         shape = (-1, len(mean), self.patch_px, self.patch_px)
-        flat = _standardise(patches, mean, std).reshape(len(patches), -1).astype(np.float64)
+        scaled = _convolution.standardise(patches, mean, std)
+        flat = scaled.reshape(len(patches), -1).astype(np.float64)
         filters, bias = _filters(flat, self.filters, rng)
         state: dict[str, npt.NDArray[Any]] = {
             "mean": mean,
@@ -99,21 +129,38 @@ class Encoder(base.Encoder):
             "filters": filters.reshape(shape).astype(np.float32),
             "bias": bias.astype(np.float32),
         }
-        features, present = self.features(layer, places, state)
-        if not present.any():
-            raise UrbanError(
-                f"less than half of every {modality} window of '{city.key}' is valid: "
-                "fetch imagery that covers the places"
-            )
-        spread = features[present].std(axis=0)
-        scale = np.where(spread > 1e-6, spread, 1.0)
-        return {**state, "centre": features[present].mean(axis=0), "scale": scale}
+        found: dict[str, list[Floats]] = {}
+        for part in self._responses(seen, places, state):
+            for kind, boxes in self._kinds():
+                values = part.means[:, boxes][part.enough[:, boxes]]
+                if not len(values):
+                    raise UrbanError(
+                        f"less than half of every {modality} window of '{city.key}' is valid: "
+                        "fetch imagery that covers the places"
+                    )
+                spread = values.std(axis=0)
+                found.setdefault(f"{kind}centre", []).append(values.mean(axis=0))
+                found.setdefault(f"{kind}scale", []).append(np.where(spread > 1e-6, spread, 1.0))
+        return {**state, **{name: np.concatenate(parts) for name, parts in found.items()}}
 
     def encode(self, city: CityLayers, modality: str, places: Places, state: State) -> Tokens:
         """Return standardised features; see the class."""
-        features, present = self.features(city.pixels(modality), places, state)
-        values = np.clip((features - state["centre"]) / state["scale"], -VALUE_LIMIT, VALUE_LIMIT)
-        return single_tokens(values.astype(np.float16), present)
+        wanted = CELLS if self.tokens == "patches" else slice(None)
+        present = np.ones(len(places), bool)
+        values, kept, corners = [], [], []
+        for number, seen in enumerate(self._responses(self._open(city, modality), places, state)):
+            values.append(self._scaled(seen, number, state)[:, wanted])
+            kept.append(seen.enough[:, wanted])
+            corners.append(seen.corners[:, wanted].astype(np.float32))
+            present &= seen.enough[:, 0]
+        if self.tokens == "global":
+            return single_tokens(np.concatenate([part[:, 0] for part in values], axis=1), present)
+        holds = np.concatenate(kept, axis=1)
+        present &= holds.any(axis=1)
+        holds &= present[:, None]
+        offsets = np.concatenate([[0], np.cumsum(holds.sum(axis=1))]).astype(np.int64)
+        positions = np.concatenate(corners, axis=1)[holds]
+        return Tokens(np.concatenate(values, axis=1)[holds], offsets, positions, present, bag=True)
 
     def features(
         self, layer: PixelLayer, places: Places, state: State
@@ -123,51 +170,57 @@ class Encoder(base.Encoder):
         Raises:
             UrbanError: the layer has other bands than the fitted one, or too coarse pixels.
         """
-        if len(layer.bands) != state["filters"].shape[1]:
-            raise UrbanError(
-                f"the imagery has {len(layer.bands)} bands, the encoder was fitted on "
-                f"{state['filters'].shape[1]}: fetch the same bands for every city"
-            )
-        columns, rows, side = self._windows(layer, places)
-        span = side - self.patch_px + 1
-        sums = np.zeros((len(places), len(state["filters"]) + 1))
-        groups = list(_groups(columns, rows, side, layer))
-        jobs = (_window_job(layer, columns[g], rows[g], side, state) for g in groups)
-        for group, found in zip(groups, _in_threads(jobs), strict=True):
-            sums[group] = found
-        valid = sums[:, -1]
-        return sums[:, :-1] / np.maximum(valid, 1)[:, None], valid >= span**2 / 2
+        seen = _convolution.layer_responses(layer, places, self.window_m, 0, state)
+        return seen.means[:, 0], seen.enough[:, 0]
 
-    def _windows(self, layer: PixelLayer, places: Places) -> tuple[Integers, Integers, int]:
-        """Return first column, first row and side of windows in pixels, as `PixelLayer.window`."""
-        side = round(self.window_m / layer.pixel_m)
-        if side < self.patch_px:
-            raise UrbanError(
-                f"pixels of {layer.pixel_m:g} m are too coarse for windows of {self.window_m:g} m: "
-                f"bring imagery of {self.window_m / self.patch_px:g} m or finer"
-            )
-        columns = np.round(places.x / layer.pixel_m - side / 2).astype(np.int64)
-        rows = np.round(-places.y / layer.pixel_m - side / 2).astype(np.int64)
-        return columns, rows, side
+    def _sides_m(self, modality: str) -> tuple[float, ...]:
+        return (self.window_m,) if modality in NOMINAL_PIXEL_M else self.basemap_windows_m
+
+    def _kinds(self) -> list[tuple[str, slice]]:
+        """Return the responses that are standardised apart, by how their state is called."""
+        return [("", WINDOW)] if self.tokens == "global" else [("", WINDOW), ("patch_", CELLS)]
+
+    def _open(self, city: CityLayers, modality: str) -> PixelLayer | Images:
+        return city.pixels(modality) if modality in NOMINAL_PIXEL_M else open_images(city, modality)
+
+    def _responses(
+        self, seen: PixelLayer | Images, places: Places, state: State
+    ) -> Iterator[Responses]:
+        """Yield the responses in each of the windows around the places."""
+        grid = 0 if self.tokens == "global" else self.grid
+        if isinstance(seen, PixelLayer):
+            yield _convolution.layer_responses(seen, places, self.window_m, grid, state)
+        else:
+            for side_m in self.basemap_windows_m:
+                yield _convolution.image_responses(seen, places, side_m, grid, state)
+
+    def _scaled(self, seen: Responses, number: int, state: State) -> npt.NDArray[np.float16]:
+        """Return the standardised responses in the window of a number, (N, B, K)."""
+        own = slice(number * self.filters, (number + 1) * self.filters)
+        scaled = np.empty(seen.means.shape, np.float16)
+        for kind, boxes in self._kinds():
+            shifted = seen.means[:, boxes] - state[f"{kind}centre"][own]
+            values = np.clip(shifted / state[f"{kind}scale"][own], -VALUE_LIMIT, VALUE_LIMIT)
+            scaled[:, boxes] = values
+        return scaled
 
     def _draw(
-        self, layer: PixelLayer, places: Places, rng: np.random.Generator
+        self, seen: PixelLayer | Images, places: Places, rng: np.random.Generator
     ) -> tuple[Floats, Floats, npt.NDArray[Any]]:
         """Return mean and deviation of bands, and valid patches (n, bands, p, p)."""
-        columns, rows, side = self._windows(layer, places)
-        each = -(-WHITENING_PATCHES // len(places))
-        count, total, squares = 0, np.zeros(len(layer.bands)), np.zeros(len(layer.bands))
+        windows = 1 if isinstance(seen, PixelLayer) else len(self.basemap_windows_m)
+        each = -(-WHITENING_PATCHES // (len(places) * windows))
+        count, total, squares = 0, np.zeros(1), np.zeros(1)
         drawn = []
-        for column, row in zip(columns.tolist(), rows.tolist(), strict=True):
-            samples, valid = _read(layer, column, row, side, side)
+        for samples, valid in self._windows(seen, places):
             pixels = samples[:, valid].astype(np.float64)
             count += pixels.shape[1]
-            total += pixels.sum(axis=1)
-            squares += (pixels**2).sum(axis=1)
-            usable = np.argwhere(_whole(valid, self.patch_px))
+            total = total + pixels.sum(axis=1)
+            squares = squares + (pixels**2).sum(axis=1)
+            usable = np.argwhere(_convolution.whole(valid, self.patch_px))
             if not len(usable):
                 continue
-            window = (len(layer.bands), self.patch_px, self.patch_px)
+            window = (len(samples), self.patch_px, self.patch_px)
             views = np.lib.stride_tricks.sliding_window_view(samples, window)[0]
             south, east = usable[rng.integers(len(usable), size=each)].T
             drawn.append(views[south, east])
@@ -176,59 +229,18 @@ class Encoder(base.Encoder):
         std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
         return mean, std, np.concatenate(drawn) if drawn else np.zeros(0)
 
-
-def _in_threads(jobs: Iterable[Callable[[], Floats]]) -> Iterator[Floats]:
-    """Yield what jobs return, in their order, each on one thread, as many at once as torch has.
-
-    Strips are small, and OpenMP threads spin at every barrier: beside another busy process on two
-    cores, two threads in one convolution took 14 times as long as one. So whole groups run side by
-    side instead, which also makes the sums the same on any number of cores. Jobs are drawn from the
-    iterator, which reads the pixels, by the calling thread alone.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-
-    def alone() -> None:
-        torch.set_num_threads(1)
-
-    try:
-        with ThreadPoolExecutor(threads, initializer=alone) as pool:
-            waiting: deque[Future[Floats]] = deque()
-            for job in jobs:
-                waiting.append(pool.submit(job))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _read(
-    layer: PixelLayer, column: int, row: int, width: int, height: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """Return `PixelLayer.read`, samples that are not finite being invalid."""
-    samples, valid = layer.read(column, row, width, height)
-    if samples.dtype.kind == "f":
-        valid &= np.isfinite(samples).all(axis=0)
-    return samples, valid
-
-
-def _whole(valid: npt.NDArray[np.bool_], patch_px: int) -> npt.NDArray[np.bool_]:
-    """Return where a patch starts that is valid throughout, (H − p + 1, W − p + 1)."""
-    height, width = valid.shape[0] - patch_px + 1, valid.shape[1] - patch_px + 1
-    rows = np.logical_and.reduce([valid[k : k + height] for k in range(patch_px)])
-    whole: npt.NDArray[np.bool_] = np.logical_and.reduce(
-        [rows[:, k : k + width] for k in range(patch_px)]
-    )
-    return whole
-
-
-def _standardise(samples: npt.NDArray[Any], mean: Floats, std: Floats) -> npt.NDArray[np.float32]:
-    """Return clipped z-scores of samples (..., bands, height, width), float32."""
-    scaled = (samples - mean[:, None, None]) / std[:, None, None]
-    return np.clip(scaled, -BAND_LIMIT, BAND_LIMIT).astype(np.float32)
+    def _windows(
+        self, seen: PixelLayer | Images, places: Places
+    ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+        """Yield samples (bands, S, S) and validity of the windows around the places."""
+        if isinstance(seen, PixelLayer):
+            columns, rows, side = _convolution.windows(seen, places, self.window_m, self.patch_px)
+            for column, row in zip(columns.tolist(), rows.tolist(), strict=True):
+                yield _convolution.finite(*seen.read(column, row, side, side))
+        else:
+            for side_m in self.basemap_windows_m:
+                for _, samples, valid in seen.windows(places, side_m):
+                    yield _convolution.finite(samples, valid)
 
 
 def _filters(patches: Floats, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -245,83 +257,3 @@ def _filters(patches: Floats, count: int, rng: np.random.Generator) -> tuple[Flo
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
     weights = directions @ whiten
     return weights, -weights @ mean - THRESHOLD
-
-
-def _groups(columns: Integers, rows: Integers, side: int, layer: PixelLayer) -> Iterator[Integers]:
-    """Yield the indices of windows to convolve together: of one block, near to each other.
-
-    Windows that leave most of their common box unread go alone.
-    """
-    block_px = round(BLOCK_TILES * layer.grid.tile_m / layer.pixel_m)
-    centres = np.column_stack([columns, rows]) + side // 2
-    _, block = np.unique(centres // block_px, axis=0, return_inverse=True)
-    along = hilbert_index(*(centres % block_px).T)
-    order = np.lexsort([along, block.ravel()])
-    for run in np.split(order, np.flatnonzero(np.diff(block.ravel()[order])) + 1):
-        for start in range(0, len(run), GROUP_PLACES):
-            group = run[start : start + GROUP_PLACES]
-            box = (np.ptp(columns[group]) + side) * (np.ptp(rows[group]) + side)
-            if box <= len(group) * side**2:
-                yield group
-            else:
-                yield from group[:, None]
-
-
-def _window_job(
-    layer: PixelLayer, columns: Integers, rows: Integers, side: int, state: State
-) -> Callable[[], Floats]:
-    """Read the pixels of windows, and return what sums up the responses in them, (n, K + 1).
-
-    Every pixel is convolved once. The sides of all windows cut the positions into cells; responses
-    are summed per cell, and a window is the sum of its cells. Unlike the differences of a
-    summed-area table this cancels nothing: what lies outside a window never enters it. The last
-    column counts the valid positions.
-    """
-    left, top = int(columns.min()), int(rows.min())
-    width, height = int(columns.max()) - left + side, int(rows.max()) - top + side
-    samples, valid = _read(layer, left, top, width, height)
-    span = side - state["filters"].shape[-1] + 1
-    west, north = columns - left, rows - top
-
-    def summed() -> Floats:
-        column_cuts = np.unique([west, west + span])
-        row_cuts = np.unique([north, north + span])
-        bands = [
-            np.add.reduceat(_row_sums(samples, valid, cut, state), column_cuts[:-1], axis=1)
-            for cut in itertools.pairwise(row_cuts.tolist())
-        ]
-        cells = np.stack(bands, axis=1)
-        first_row, last_row = np.searchsorted(row_cuts, [north, north + span])
-        first_column, last_column = np.searchsorted(column_cuts, [west, west + span])
-        boxes = zip(first_row, last_row, first_column, last_column, strict=True)
-        return np.array([cells[:, a:b, c:d].sum(axis=(1, 2)) for a, b, c, d in boxes])
-
-    return summed
-
-
-def _row_sums(
-    samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_], span: tuple[int, int], state: State
-) -> Floats:
-    """Return responses summed over the positions of rows [first, last), (K + 1, columns).
-
-    The last row counts valid positions: a filter of zeros with bias 1 responds 1 everywhere.
-    """
-    import torch
-
-    filters, patch_px = state["filters"], state["filters"].shape[-1]
-    weight = torch.from_numpy(np.concatenate([filters, np.zeros_like(filters[:1])]))
-    bias = torch.from_numpy(np.append(state["bias"], np.float32(1)))
-    columns = samples.shape[2] - patch_px + 1
-    step = max(1, STRIP_BYTES // (4 * len(bias) * columns))
-    total = torch.zeros((len(bias), columns), dtype=torch.float64)
-    with torch.inference_mode():
-        for start in range(*span, step):
-            rows = slice(start, min(start + step, span[1]) + patch_px - 1)
-            strip = _standardise(samples[:, rows], state["mean"], state["std"])
-            strip[:, ~valid[rows]] = 0
-            response = torch.conv2d(torch.from_numpy(strip)[None], weight, bias)[0].relu_()
-            whole = _whole(valid[rows], patch_px)
-            if not whole.all():
-                response *= torch.from_numpy(whole)
-            total += response.sum(dim=1)
-    return total.numpy()
