@@ -1,6 +1,6 @@
 """Random convolutional features against a naive loop over places, filters and positions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from urbancli.encoders import _convolution, rcf
-from urbancli.errors import UrbanError
+from urbancli.encoders._images import Images, Window
+from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Places
 from urbancli.layers import PixelLayer
 
@@ -263,3 +264,246 @@ def test_what_a_user_can_mend_says_so(tiny: Build) -> None:
     state = encoder.fit(city, "naip", places, 0)
     with pytest.raises(UrbanError, match="has 3 bands, the encoder was fitted on 4"):
         encoder.encode(city, "sentinel2", places, state)
+
+
+# --- patches -----------------------------------------------------------------------------------
+
+
+def naive_cells(
+    encoder: rcf.Encoder,
+    samples: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_],
+    state: Mapping[str, npt.NDArray[Any]],
+) -> list[tuple[npt.NDArray[np.float64], bool, int, int]]:
+    """The definition: each cell of a window is an image of its own; mean, enough, row, column."""
+    size, side, found = encoder.patch_px, len(valid), []
+    scaled = (samples - state["mean"][:, None, None]) / state["std"][:, None, None]
+    scaled = np.clip(scaled, -50, 50)
+    edges = [round(number * side / encoder.grid) for number in range(encoder.grid + 1)]
+    for row in range(encoder.grid):
+        for column in range(encoder.grid):
+            north, south = edges[row], edges[row + 1]
+            west, east = edges[column], edges[column + 1]
+            image, known = scaled[:, north:south, west:east], valid[north:south, west:east]
+            total, count, positions = np.zeros(len(state["filters"])), 0, 0
+            for top in range(south - north - size + 1):
+                for left in range(east - west - size + 1):
+                    positions += 1
+                    if known[top : top + size, left : left + size].all():
+                        patch = image[:, top : top + size, left : left + size]
+                        response = (state["filters"] * patch).sum(axis=(1, 2, 3)) + state["bias"]
+                        total, count = total + np.maximum(response, 0), count + 1
+            found.append((total / max(count, 1), count >= positions / 2, row, column))
+    return found
+
+
+def standardised(
+    values: npt.NDArray[np.float64], state: Mapping[str, npt.NDArray[Any]], kind: str
+) -> npt.NDArray[np.float64]:
+    return (values - state[f"{kind}centre"]) / state[f"{kind}scale"]
+
+
+def square(left: float, bottom: float, side: float) -> list[float]:
+    right, top = left + side, bottom + side
+    return [left, bottom, right, bottom, right, top, left, top]
+
+
+@pytest.mark.parametrize("cell_bytes", [1 << 26, 2000])
+def test_patches_equal_the_naive_reference(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch, cell_bytes: int
+) -> None:
+    monkeypatch.setattr(_convolution, "CELL_BYTES", cell_bytes)
+    builder = tiny(5, 2)
+    valid = np.random.default_rng(1).random((60, 150)) > 0.01
+    valid[5:40, 60:110] = False
+    builder.pixels("sentinel2", mosaic(2, 60, 150), valid)
+    city, _ = builder.open()
+    # 19 pixels a window: cells of 6, 7 and 6.
+    encoder = rcf.Encoder(filters=5, window_m=190.0, tokens="both", grid=3)
+    places = points(builder, 40, seed=2, spread_m=60.0)
+    state = encoder.fit(city, "sentinel2", places, seed=0)
+    tokens = encoder.encode(city, "sentinel2", places, state)
+    layer = city.pixels("sentinel2")
+    whole, present = naive(encoder, layer, places, state)
+    assert tokens.bag and 0 < present.sum() < len(places)
+    np.testing.assert_array_equal(tokens.present, present)
+    left_out = 0
+    for number, (x, y) in enumerate(zip(places.x, places.y, strict=True)):
+        wanted, corners = [], []
+        # As the window snaps: its west and north sides, in tile sides from the place's square.
+        west = (round(x / 10 - 9.5) * 10 - x) / 300 + 0.5
+        north = (-round(-y / 10 - 9.5) * 10 - y) / 300 + 0.5
+        if present[number]:
+            wanted.append(standardised(whole[number], state, ""))
+            corners.append(square(west, north - 190 / 300, 190 / 300))
+            for mean, enough, row, column in naive_cells(encoder, *layer.window(x, y, 190), state):
+                left_out += not enough
+                if enough:
+                    wanted.append(standardised(mean, state, "patch_"))
+                    low, high = ([0, 6, 13, 19][row + k] / 30 for k in (0, 1))
+                    start, end = ([0, 6, 13, 19][column + k] / 30 for k in (0, 1))
+                    x_edges, y_edges = (west + start, west + end), (north - high, north - low)
+                    pick = ((0, 0), (1, 0), (1, 1), (0, 1))
+                    corners.append([edge for i, j in pick for edge in (x_edges[i], y_edges[j])])
+        own = slice(tokens.offsets[number], tokens.offsets[number + 1])
+        assert own.stop - own.start == len(wanted)
+        if wanted:
+            np.testing.assert_allclose(tokens.values[own], wanted, atol=2e-3, rtol=2e-3)  # float16
+            np.testing.assert_allclose(tokens.positions[own], corners, atol=1e-5)
+    assert left_out
+
+
+def test_unstandardised_patches_equal_the_naive_reference_closely(tiny: Build) -> None:
+    builder = tiny(3, 2)
+    builder.pixels("naip", mosaic(4, 120, 180))
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=6, window_m=250.0, tokens="patches", grid=2)
+    state = encoder.fit(city, "naip", places, seed=0)
+    layer = city.pixels("naip")
+    found = _convolution.layer_responses(layer, places, 250, 2, state)
+    for number, (x, y) in enumerate(zip(places.x, places.y, strict=True)):
+        cells = naive_cells(encoder, *layer.window(x, y, 250), state)
+        wanted = np.array([mean for mean, *_ in cells])
+        np.testing.assert_allclose(found.means[number, 1:], wanted, atol=1e-4, rtol=1e-4)
+        assert found.enough[number, 1:].tolist() == [enough for _, enough, *_ in cells]
+
+
+def test_a_patch_reads_nothing_outside_its_cell(tiny: Build) -> None:
+    samples = mosaic(3, 90, 150).astype(np.float32)
+    plain = tiny(5, 3)
+    plain.pixels("sentinel1", samples)
+    city, places = plain.open()
+    middle = places.take(np.flatnonzero((plain.offsets(places) == [2, 1]).all(axis=1)))
+    encoder = rcf.Encoder(filters=16, tokens="both", grid=4)
+    state = encoder.fit(city, "sentinel1", places, seed=0)
+    base = encoder.encode(city, "sentinel1", middle, state)
+    assert len(base.values) == 17
+    # The window is rows 15…74 and columns 45…104; its cells are 15 pixels wide.
+    for row, column in ((0, 0), (1, 2), (3, 3)):
+        inside = np.zeros((90, 150), bool)
+        inside[15 + 15 * row : 30 + 15 * row, 45 + 15 * column : 60 + 15 * column] = True
+        changed = tiny(5, 3, key=f"changed{row}{column}")
+        changed.pixels("sentinel1", np.where(inside, samples, samples[:, ::-1, ::-1] * 1.5))
+        found = encoder.encode(changed.open()[0], "sentinel1", middle, state).values
+        same = (found == base.values).all(axis=1)
+        assert np.flatnonzero(same).tolist() == [1 + 4 * row + column]
+        # And every pixel of the cell matters.
+        for corner in ((0, 0), (0, 14), (14, 0), (14, 14)):
+            touched = samples.copy()
+            touched[:, 15 + 15 * row + corner[0], 45 + 15 * column + corner[1]] += 5000
+            other = tiny(5, 3, key="t{}{}{}{}".format(row, column, *corner))
+            other.pixels("sentinel1", touched)
+            found = encoder.encode(other.open()[0], "sentinel1", middle, state).values
+            differ = np.flatnonzero((found != base.values).any(axis=1)).tolist()
+            assert differ == [0, 1 + 4 * row + column]
+
+
+def test_tokens_of_patches_are_those_of_both_without_the_first(tiny: Build) -> None:
+    builder = tiny(4, 3)
+    valid = np.ones((90, 120), bool)
+    valid[:, :50] = False
+    builder.pixels("sentinel2", mosaic(2, 90, 120), valid)
+    city, places = builder.open()
+    found = {}
+    for tokens in ("global", "patches", "both"):
+        encoder = rcf.Encoder(filters=6, tokens=tokens)
+        state = encoder.fit(city, "sentinel2", places, seed=0)
+        found[tokens] = encoder.encode(city, "sentinel2", places, state)
+    counts = np.diff(found["both"].offsets)
+    first = found["both"].offsets[:-1][counts > 0]
+    np.testing.assert_array_equal(found["both"].values[first], found["global"].values)
+    rest = np.delete(found["both"].values, first, axis=0)
+    np.testing.assert_array_equal(found["patches"].values, rest)
+    assert not found["patches"].present.all()
+    for part in found.values():
+        np.testing.assert_array_equal(part.present, found["global"].present)
+    # The window of the second column from the west keeps its cells in the imagery.
+    assert set(np.diff(found["patches"].offsets)[found["patches"].present]) > {16}
+    values = found["patches"].values.astype(np.float64)
+    np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-2)
+
+
+class Maps(Images):
+    """A map of real arrays: 40 × 40 pixels for any window, cut from a mosaic by nearest pixel."""
+
+    bands = ("red", "green", "blue")
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, samples: npt.NDArray[np.uint8], west: float, north: float) -> None:
+        self._samples, self._west, self._north = samples, west, north
+
+    def windows(self, places: Places, window_m: float) -> Iterator[Window]:
+        """Yield the squares, last place first; pixels of 5 m."""
+        steps = (np.arange(40) + 0.5) * window_m / 40 - window_m / 2
+        for number in reversed(range(len(places))):
+            columns = np.floor((places.x[number] + steps - self._west) / 5).astype(int)
+            rows = np.floor((self._north - places.y[number] + steps) / 5).astype(int)
+            rows, columns = (part.clip(0, self._samples.shape[1] - 1) for part in (rows, columns))
+            yield number, self._samples[:, rows[:, None], columns], np.ones((40, 40), bool)
+
+
+def test_maps_in_several_windows_equal_the_naive_reference(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = tiny(2, 2)
+    city, places = builder.open()
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (3, 40, 40)).repeat(3, axis=1).repeat(3, axis=2).astype(np.uint8)
+    west, south = builder.corner()
+    maps = Maps(blocks, west, south + 600)
+    monkeypatch.setattr(rcf, "open_images", lambda city, modality: maps)
+    sides = (150.0, 300.0)
+    found = {}
+    for tokens in ("global", "both"):
+        encoder = rcf.Encoder(filters=6, tokens=tokens, grid=2, basemap_windows_m=sides)
+        assert encoder.reach_m("basemap") == 300
+        state = encoder.fit(city, "basemap", places, seed=0)
+        found[tokens] = encoder.encode(city, "basemap", places, state)
+        assert found[tokens].values.shape[1] == encoder.width("basemap")
+    assert found["global"].values.shape == (4, 12) and found["both"].values.shape == (40, 6)
+    for index, side in enumerate(sides):
+        own = {name: state[name][6 * index :][:6] for name in state if name.endswith(KINDS)}
+        for number, samples, valid in maps.windows(places, side):
+            one = rcf.Encoder(filters=6, grid=1)
+            whole = naive_cells(one, samples, valid, state)[0][0]
+            wanted = standardised(whole, own, "")
+            concatenated = found["global"].values[number, 6 * index :][:6]
+            np.testing.assert_allclose(concatenated, wanted, atol=3e-3, rtol=3e-3)
+            cells = [mean for mean, *_ in naive_cells(encoder, samples, valid, state)]
+            rows = [wanted, *(standardised(mean, own, "patch_") for mean in cells)]
+            bag = found["both"].take([number])
+            part = slice(5 * index, 5 * index + 5)
+            np.testing.assert_allclose(bag.values[part], rows, atol=3e-3, rtol=3e-3)
+            low = 0.5 - side / 600
+            wanted_corners = [square(low, low, side / 300)]
+            for y in (0.5, low):
+                wanted_corners += [square(x, y, side / 600) for x in (low, 0.5)]
+            np.testing.assert_allclose(bag.positions[part], wanted_corners, atol=1e-6)
+
+
+KINDS = ("centre", "scale")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"window_m": 0.0}, "window_m is above 0"),
+        ({"filters": 0}, "filters is at least 1"),
+        ({"patch_px": 0}, "patch_px is at least 1"),
+        ({"grid": 0}, "grid is at least 1"),
+        ({"basemap_windows_m": (300.0, -1.0)}, "basemap_windows_m is a list of sides above 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        rcf.Encoder(**setting)
+
+
+def test_a_grid_too_fine_for_the_pixels_is_refused(tiny: Build) -> None:
+    builder = tiny(2, 1)
+    builder.pixels("sentinel2", mosaic(2, 30, 60))
+    city, places = builder.open()
+    encoder = rcf.Encoder(filters=2, window_m=100.0, tokens="patches", grid=4)
+    with pytest.raises(UsageError, match="a window of 10 pixels has room for 3 patches of 3"):
+        encoder.fit(city, "sentinel2", places, 0)

@@ -132,7 +132,7 @@ class Encoder(base.Encoder):
         found: dict[str, list[Floats]] = {}
         for part in self._responses(seen, places, state):
             for kind, boxes in self._kinds():
-                values = part.means[:, boxes][part.enough[:, boxes]]
+                values = part.means[:, boxes][part.enough[:, boxes] & part.enough[:, :1]]
                 if not len(values):
                     raise UrbanError(
                         f"less than half of every {modality} window of '{city.key}' is valid: "
