@@ -20,7 +20,7 @@ from urbancli.encoders._images import Images
 from urbancli.encoders._painting import Outlines, outlines, paint
 from urbancli.grid import Grid, Integers, Places
 from urbancli.layers import CityLayers
-from urbancli.workspace import geometries
+from urbancli.workspace import Geometries, geometries
 
 SIDE_PX = 256
 """Side of every map, pixels, whatever square it shows."""
@@ -93,11 +93,13 @@ class Basemap(Images):
 
 def _groups(column: Integers, row: Integers, chosen: Integers) -> Iterator[Integers]:
     """Yield the indices of windows to draw together; far ones of a sparse square go alone."""
+    if not len(chosen):
+        return
     cells = np.column_stack([column, row])[chosen] // GROUP_PX
     _, cell = np.unique(cells, axis=0, return_inverse=True)
     order = np.argsort(cell.ravel(), kind="stable")
     for run in np.split(chosen[order], np.flatnonzero(np.diff(cell.ravel()[order])) + 1):
-        box = (np.ptp(column[run]) + SIDE_PX) * (np.ptp(row[run]) + SIDE_PX) if len(run) else 0
+        box = (np.ptp(column[run]) + SIDE_PX) * (np.ptp(row[run]) + SIDE_PX)
         if box <= len(run) * SIDE_PX**2:
             yield run
         else:
@@ -112,16 +114,30 @@ def read_drawing(table: pa.Table, grid: Grid) -> Outlines:
     shapes = geometries(table)
     dimension = shapely.get_dimensions(shapes).astype(np.int64)
     classes, bridge = style.classify(table, dimension)
-    drawn = np.flatnonzero((classes >= 0) & ~shapely.is_empty(shapes))
-    shapes, classes = grid.project_geometry(shapes[drawn]), classes[drawn]
-    dimension, bridge = dimension[drawn], bridge[drawn]
+    drawn = np.flatnonzero(classes >= 0)
+    shapes, owner = _parts(grid.project_geometry(shapes[drawn]), dimension[drawn])
+    classes, bridge = classes[drawn][owner], bridge[drawn][owner]
+    lifted = np.where(bridge & (shapely.get_dimensions(shapes) == 1), len(style.CLASSES), 0)
+    walled = classes == BUILDING
+    walls = np.full(np.count_nonzero(walled), WALL)
+    shapes = np.concatenate([shapes, shapely.boundary(shapes[walled])])
+    level = np.concatenate([classes + lifted, walls])
+    classes = np.concatenate([classes, walls])
+    return outlines(shapes, level, style.WIDTHS_M[classes], style.PIXEL_LIMITS_M[classes])
+
+
+def _parts(shapes: Geometries, dimension: Integers) -> tuple[Geometries, Integers]:
+    """Return polygons, lines and points, and which entity (N,) each is of.
+
+    Broken polygons are mended; points and lines of what is an area as a whole are left out, and
+    what is beyond the projection.
+    """
     broken = (dimension == 2) & ~shapely.is_valid(shapes)
     shapes[broken] = shapely.make_valid(shapes[broken])
-    lifted = bridge & (dimension == 1)
-    walled = classes == BUILDING
-    shapes = np.concatenate([shapes, shapely.boundary(shapes[walled])])
-    classes = np.concatenate([classes, np.full(np.count_nonzero(walled), WALL)])
-    level = classes + len(style.CLASSES) * np.append(
-        lifted, np.zeros(np.count_nonzero(walled), bool)
-    )
-    return outlines(shapes, level, style.WIDTHS_M[classes], style.PIXEL_LIMITS_M[classes])
+    owner = np.arange(len(shapes))
+    for _ in range(2):  # collections hold collections
+        shapes, of = shapely.get_parts(shapes, return_index=True)
+        owner = owner[of]
+    kept = shapely.get_dimensions(shapes) == dimension[owner]
+    kept &= np.isfinite(shapely.bounds(shapes).reshape(-1, 4)).all(axis=1)
+    return shapes[kept], owner[kept]

@@ -7,6 +7,7 @@ is computed in coordinates of the whole zone and from north to south, so that it
 the box that is drawn nor on which of two neighbours the edge belongs to.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ Crossings = tuple[Integers, Integers, Integers, Integers]
 
 @dataclass(frozen=True)
 class Outlines:
-    """Rings, lines and points of what is drawn, in the order of their levels.
+    """Rings, lines and points of what is drawn.
 
     Attributes:
         points: (V, 2) x, y, metres; those of an outline follow each other.
@@ -48,30 +49,22 @@ class Outlines:
 def outlines(
     shapes: Geometries, level: Integers, width_m: Floats, pixel_limit_m: Floats
 ) -> Outlines:
-    """Return the outlines of geometries (N,) of any type, in metres.
+    """Return the outlines of polygons, lines and points (N,), in metres.
 
     Args:
-        shapes: valid, not empty.
+        shapes: valid, not empty, of one part each.
         level: (N,) rank in which each is painted.
         width_m: (N,) of lines and points.
         pixel_limit_m: (N,) size of the largest pixels on which each is drawn.
     """
-    owner = np.arange(len(shapes))
-    for _ in range(2):  # collections hold collections
-        shapes, part = shapely.get_parts(shapes, return_index=True)
-        owner = owner[part]
-    areal = shapely.get_type_id(shapes) == 3
-    polygons, polygon_owner = shapes[areal], owner[areal]
-    rings, of = shapely.get_rings(polygons, return_index=True)
+    areal = np.flatnonzero(shapely.get_type_id(shapes) == 3)
+    others = np.setdiff1d(np.arange(len(shapes)), areal)
+    rings, of = shapely.get_rings(shapes[areal], return_index=True)
     inner = np.append(False, np.diff(of) == 0)[: len(of)]
-    parts = np.concatenate([rings, shapes[~areal]])
-    owner = np.concatenate([polygon_owner[of], owner[~areal]])
-    finite = np.isfinite(shapely.bounds(parts).reshape(-1, 4)).all(axis=1)
     turn = np.where(shapely.is_ccw(rings), 1, -1) * np.where(inner, -1, 1)
-    sign = np.concatenate([turn, np.zeros(len(parts) - len(rings), np.int64)])
-    order = np.flatnonzero(finite)
-    order = order[np.argsort(level[owner[order]], kind="stable")]
-    parts, owner, sign = parts[order], owner[order], sign[order]
+    parts = np.concatenate([rings, shapes[others]])
+    owner = np.concatenate([areal[of], others])
+    sign = np.concatenate([turn, np.zeros(len(others), np.int64)])
     points, index = shapely.get_coordinates(parts, return_index=True)
     sizes = np.bincount(index, minlength=len(parts))
     bounds = shapely.bounds(parts).reshape(-1, 4)
@@ -112,8 +105,10 @@ def paint(
     first, last = keys[inside & ~before] >> 1, keys[before & ~inside] >> 1
     canvas = np.zeros(size, np.uint8)
     levels = np.unique(drawn.level[chosen])
-    cuts = np.searchsorted(first, levels * size).tolist()
-    for number, start, end in zip(levels.tolist(), cuts, [*cuts[1:], len(first)], strict=True):
+    cuts = np.searchsorted(first, np.append(levels, levels.max(initial=0) + 1) * size)
+    for number, (start, end) in zip(
+        levels.tolist(), itertools.pairwise(cuts.tolist()), strict=True
+    ):
         run = first[start:end]
         canvas[_ranges(run - number * size, last[start:end] - run)] = number % classes
     return canvas.reshape(height, width + 1)[:, :-1]
