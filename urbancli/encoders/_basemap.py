@@ -118,9 +118,8 @@ def read_drawing(table: pa.Table, grid: Grid) -> Outlines:
     shapes, owner = _parts(grid.project_geometry(shapes[drawn]), dimension[drawn])
     classes, bridge = classes[drawn][owner], bridge[drawn][owner]
     lifted = np.where(bridge & (shapely.get_dimensions(shapes) == 1), len(style.CLASSES), 0)
-    walled = classes == BUILDING
-    walls = np.full(np.count_nonzero(walled), WALL)
-    shapes = np.concatenate([shapes, shapely.boundary(shapes[walled])])
+    rings = shapely.get_rings(shapes[classes == BUILDING])
+    shapes, walls = np.concatenate([shapes, rings]), np.full(len(rings), WALL)
     level = np.concatenate([classes + lifted, walls])
     classes = np.concatenate([classes, walls])
     return outlines(shapes, level, style.WIDTHS_M[classes], style.PIXEL_LIMITS_M[classes])
