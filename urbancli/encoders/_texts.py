@@ -2,7 +2,8 @@
 
 A text is read up to the model's own limit of tokens; what is longer is cut there, and counted.
 Texts are sorted by length before they are put into batches, so that little of a batch is padding,
-and a text that was encoded lately is remembered: a city repeats few distinct `key=value`.
+and a text that was encoded lately is remembered: a city repeats few distinct `key=value`. A vector
+may differ in its last digits with the other texts of its batch and with the device.
 """
 
 import functools
@@ -36,6 +37,10 @@ MEMORY_BYTES = 256 << 20
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 DEFAULT_WIDTH = 384
+
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
+                "sentencepiece.bpe.model")  # fmt: skip
+"""Files of which a tokenizer has at least one."""
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertModel", {"add_pooling_layer": False}),
@@ -80,8 +85,9 @@ class SentenceModel:
         self._tokenizer = _tokenizer(weights)
         config = self._model.config
         self.width: int = config.hidden_size
-        # Of the kin of RoBERTa, positions are counted from after the padding's number.
-        taken = config.pad_token_id + 1 if kind in {"roberta", "xlm-roberta", "mpnet"} else 0
+        # Of the kin of RoBERTa, positions are counted from after the padding's; MPNet's is 1.
+        taken = config.pad_token_id + 1 if kind in {"roberta", "xlm-roberta"} else 0
+        taken = 2 if kind == "mpnet" else taken
         positions = config.max_position_embeddings - taken
         self.longest: int = min(self._tokenizer.model_max_length, positions)
         self.encoded = 0
@@ -213,6 +219,9 @@ def _tokenizer(weights: Weights) -> Any:
 
     hush()
     try:
+        if not any((weights.folder / name).is_file() for name in VOCABULARIES):
+            # transformers would make up one without words.
+            raise OSError("none of its files is there")
         return AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as err:
         why = " ".join(str(err).split())[:200] or type(err).__name__
