@@ -24,11 +24,12 @@ SMALL = (8.99, 49.99, 9.00, 50.00)
 
 
 class Broken(Source):
-    """A source whose blocks cannot be read: the plan is good, the fetch fails."""
+    """A source whose rows cannot be read: the plan is good, the fetch fails."""
 
     layer = "entities"
 
-    def read(self, block: Any) -> Any:
+    @property
+    def rows(self) -> Any:
         raise UrbanError("the input broke off")
 
 

@@ -19,11 +19,11 @@ import pyarrow as pa
 from urbancli.city import City
 from urbancli.compaction import compact, plain, without_pixels
 from urbancli.description import describe
-from urbancli.errors import UrbanError
 from urbancli.grid import TILE_M, Block
 from urbancli.labels.files import LabelSpec, read_label
 from urbancli.lock import alone, area_fingerprint, unlist, write_lock
 from urbancli.planning import Engine, Job, Planned, begin, gap_of_all
+from urbancli.sources._entities import EntitySource
 from urbancli.sources.base import Source
 from urbancli.workers import read_all
 from urbancli.workspace import (
@@ -140,16 +140,18 @@ def _fetch_layer(job: Job, planned: Planned) -> None:
 
 
 def _fetch_whole(job: Job, planned: Planned) -> None:
-    """Write a layer that its source holds in memory: nothing of it is worth staging."""
+    """Write a layer that its source keeps in order by itself: nothing of it is worth staging."""
     source = planned.source
-    table = pa.concat_tables([source.read(block) for block in planned.blocks])
+    if not isinstance(source, EntitySource):
+        raise TypeError(f"the layer '{source.layer}' is not streamed, and no source of entities")
     job.engine.progress(source.layer, len(planned.blocks), len(planned.blocks))
-    if not table.num_rows:
-        raise UrbanError(f"the layer '{source.layer}' is empty: the input misses the city")
-    path = job.workspace.layer_file(job.key, source.layer)
-    facts = _facts(job, source, planned.plan, table)
+    path, rows = job.workspace.layer_file(job.key, source.layer), source.rows
+    facts = _facts(job, source, planned.plan, source.schema.empty_table())
     unlist(job.workspace, job.key, path)
-    write_table(path, table, facts)
+    write_tables(
+        path, rows.groups(), schema=source.schema, metadata=facts,
+        types=rows.types, bounds=rows.bounds,
+    )  # fmt: skip
     _made(job, path, source, planned.plan)
 
 

@@ -237,13 +237,13 @@ def geometries(table: pa.Table) -> Geometries:
     return np.asarray(shapely.from_wkb(wkb), dtype=object)
 
 
-def _boxes(table: pa.Table) -> npt.NDArray[np.float64]:
+def boxes_of(table: pa.Table) -> npt.NDArray[np.float64]:
     """Return the `bbox` column of a table as (N, 4): west, south, east, north in degrees."""
     bbox = table.column("bbox").combine_chunks()
     return np.column_stack([bbox.field(name).to_numpy() for name in BBOX_TYPE.names])
 
 
-def _geometry_types(wkb: pa.ChunkedArray) -> list[str]:
+def geometry_types(wkb: pa.ChunkedArray) -> list[str]:
     """Return the types of geometries, which little-endian WKB holds in its second byte."""
     codes: set[int] = set()
     for chunk in wkb.drop_null().chunks:
@@ -323,8 +323,8 @@ def write_table(path: Path, table: pa.Table, metadata: dict[str, Any], rows: int
     types: list[str] = []
     bounds = [0.0] * 4
     if "geometry" in table.column_names:
-        types = _geometry_types(table.column("geometry"))
-        boxes = _boxes(table)
+        types = geometry_types(table.column("geometry"))
+        boxes = boxes_of(table)
         if len(boxes):
             low, high = np.fmin.reduce(boxes[:, :2]), np.fmax.reduce(boxes[:, 2:])
             bounds = [*low.tolist(), *high.tolist()]

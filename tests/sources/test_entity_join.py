@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urbancli.grid import Floats, Grid, Places
-from urbancli.sources import _entities
+from urbancli.sources import _touching
 from urbancli.sources._entities import Entities, join_tiles
+from urbancli.sources._touching import Tiles
 
 GRID = Grid(32632)
 CENTRE = (499_200.0, 5_539_200.0)  # a corner of four blocks: multiples of 2400 m
@@ -70,8 +71,8 @@ def test_the_join_equals_a_naive_loop(
     lonlat[:] = GRID.unproject_geometry(np.array(moved, dtype=object))
     entities = Entities([str(i) for i in range(len(moved))], [{}] * 6, [[]] * 6, lonlat)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_entities, "CANDIDATES", budget)
-        table = join_tiles(entities, places)
+        patch.setattr(_touching, "CANDIDATES", budget)
+        table = join_tiles(entities, Tiles(places))
     seen = {row["entity_id"]: (row["places"], row["block"]) for row in table.to_pylist()}
     # The loop works on what the join sees: the geometry after both projections.
     projected = GRID.project_geometry(lonlat)
@@ -101,6 +102,6 @@ def test_borders_belong_to_both_tiles() -> None:
         shapely.box(x - 9e6, y - 9e6, x + 9e6, y + 9e6),
         shapely.Point(np.inf, y),
     ]
-    entity, _ = _entities._touching(np.array(shapes, dtype=object), places)
+    entity, _ = Tiles(places).touching(np.array(shapes, dtype=object))
     counts = np.bincount(entity, minlength=len(shapes)).tolist()
     assert counts == [4, 2, 1, 1, 0, 2, 9, 36, 0]

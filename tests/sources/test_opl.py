@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from urbancli.sources import _opl
 from urbancli.sources._entities import Column
-from urbancli.sources._opl import FORMAT, Relations, Ways, read_opl
+from urbancli.sources._opl import FORMAT, Relations, Ways, elements, joined
 from urbancli.sources._osm_shapes import way_shapes
 from urbancli.sources._polygons import (
     AREA_KEYS,
@@ -30,6 +30,12 @@ TEXT = st.text(
 TAGS = st.dictionaries(TEXT, TEXT, max_size=4)
 LON, LAT = (st.integers(-most * 10**7, most * 10**7) for most in (180, 90))
 PLACES = st.one_of(st.none(), st.tuples(LON, LAT))
+
+
+def read_opl(path: Path) -> tuple[Any, Any, Any]:
+    """Return all nodes, ways and relations of a text file."""
+    nodes, ways, relations = (joined(elements(path, kind), kind) for kind in "nwr")
+    return nodes, ways, relations
 
 
 def _write(path: Path, elements: list[Any]) -> Path:

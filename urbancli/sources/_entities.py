@@ -1,29 +1,22 @@
-"""What OSM files and POI files share: entities joined to the tiles they touch, and their blocks.
-
-The tiles are a regular grid, so candidates come from arithmetic on bounding boxes and only the
-entities that span several tiles are tested against them: exact, and no index over millions of
-tiles is needed.
-"""
+"""What OSM files and POI files share: entities joined to the tiles they touch, and their blocks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import shapely
 
 from urbancli.errors import UrbanError
-from urbancli.grid import BLOCK_TILES, Block, Floats, Grid, Integers, Places
+from urbancli.grid import BLOCK_TILES, Block, Floats, Integers, Places
 from urbancli.layers import ENTITY_SCHEMA, MEMBER_TYPE
+from urbancli.sources._sorted_rows import SortedRows
+from urbancli.sources._touching import Tiles
 from urbancli.sources.base import Source, pin, places_grid
 from urbancli.workspace import Geometries, geo_table
-
-CANDIDATES = 2_000_000
-"""Pairs of entity and tile tested at a time: bounds the memory."""
 
 HALO_M = 1130.0
 """How far beyond the tiles entities are kept, metres: as far as the widest window of an encoder
@@ -72,19 +65,26 @@ class Entities:
         tags: (N,) every tag of the entity.
         members: (N,) members of relations, empty for anything else.
         geometry: (N,) valid and not empty, EPSG:4326, lon lat.
+        rank: (N,) what sorts the entities of a file; by default, the order they are given in.
     """
 
     entity_id: Sequence[str]
     tags: Sequence[Mapping[str, str]]
     members: Sequence[Sequence[Member]]
     geometry: Geometries
+    rank: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        """Number the entities where nothing else sorts them."""
+        if len(self.rank) != len(self.entity_id):
+            object.__setattr__(self, "rank", np.arange(len(self.entity_id)))
 
     def __len__(self) -> int:
         return len(self.entity_id)
 
 
 class EntitySource(Source):
-    """A file of entities: read once, joined to the city's tiles, and handed out by block."""
+    """A file of entities: read once, joined to the city's tiles, and kept in order on disk."""
 
     schema = ENTITY_SCHEMA
     streamed = False
@@ -92,13 +92,18 @@ class EntitySource(Source):
     def __init__(self, path: Path) -> None:
         """Remember the file; nothing is read before `plan`."""
         self.path = path
-        self._table = ENTITY_SCHEMA.empty_table()
-        self._rows: dict[str, tuple[int, int]] = {}
+        self._rows: SortedRows | None = None
         self._facts: dict[str, Any] = {}
 
     def collect(self) -> tuple[Entities, dict[str, Any]]:
         """Return what the file holds, and the facts about what it could not give."""
         raise NotImplementedError
+
+    def stream(self, facts: dict[str, Any]) -> Iterator[Entities]:
+        """Yield what the file holds, by default all that `collect` returns; then tell the facts."""
+        entities, told = self.collect()
+        facts.update(told)
+        yield entities
 
     def plan(self, places: Places) -> dict[str, Any]:
         """Read the file, join it to the tiles, and return the pinned file.
@@ -108,34 +113,33 @@ class EntitySource(Source):
         """
         places_grid(places)
         pinned = pin(self.path)
-        entities, facts = self.collect()
-        table = join_tiles(entities, places)
-        if not table.num_rows:
-            raise UrbanError(f"{self.path} misses the city: {_whereabouts(entities, places)}")
-        around = join_halo(entities, table, places)
-        tiles_with_any = len(pc.unique(pc.list_flatten(table.column("places"))))
-        table = pa.concat_tables([table, around])
-        encoded = table.column("block").combine_chunks().dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        rank = np.argsort(np.argsort(np.array(names)))
-        blocks = rank[encoded.indices.to_numpy()]
-        self._table = table.take(pa.array(np.argsort(blocks, kind="stable")))
-        counts = np.bincount(blocks).tolist()
-        starts = np.cumsum([0, *counts]).tolist()
-        self._rows = dict(zip(sorted(names), zip(starts, counts, strict=False), strict=True))
+        facts: dict[str, Any] = {}
+        self._rows, rows, city = None, SortedRows(ENTITY_SCHEMA), _City(places)
+        count, box = 0, np.full(4, np.nan)
+        for entities in filter(len, self.stream(facts)):
+            for halo, (table, rank) in enumerate(city.rows(entities)):
+                rows.add(table, rank, bool(halo))
+            count += len(entities)
+            bounds = shapely.total_bounds(entities.geometry)
+            box = np.append(np.fmin(box[:2], bounds[:2]), np.fmax(box[2:], bounds[2:]))
+        if not city.counts[0]:
+            raise UrbanError(f"{self.path} misses the city: {_whereabouts(count, box, places)}")
+        self._rows = rows
+        rows.sort([block.block_id for block in self.blocks(places)])
         self._facts = {
             **facts,
-            "kept": table.num_rows,
-            "outside": len(entities) - table.num_rows,
-            "halo": around.num_rows,
+            "kept": sum(city.counts),
+            "outside": count - sum(city.counts),
+            "halo": city.counts[1],
             "tiles": len(places),
-            "tiles_with_any": tiles_with_any,
+            "tiles_with_any": int(city.touched.sum()),
         }
         return {"inputs": [pinned], "halo_m": HALO_M}
 
     def blocks(self, places: Places) -> list[Block]:
         """Return the blocks of the city's tiles and of the halo around them that hold any."""
-        numbers = [name.rpartition("_b")[2].split("_") for name in self._rows]
+        names = self._rows.blocks if self._rows else []
+        numbers = [name.rpartition("_b")[2].split("_") for name in names]
         cells = np.array(numbers, dtype=np.int64).reshape(-1, 2) * BLOCK_TILES
         return places_grid(places).blocks(cells)
 
@@ -144,25 +148,26 @@ class EntitySource(Source):
 
         Those of the halo touch no tile of the city: their `places` is empty.
         """
-        if not self._rows:
+        return self.rows.of_block(block.block_id)
+
+    @property
+    def rows(self) -> SortedRows:
+        """All entities, in the order of a layer's file; after `plan`."""
+        if self._rows is None:
             raise RuntimeError("read before plan")
-        start, count = self._rows.get(block.block_id, (0, 0))
-        return self._table.slice(start, count)
+        return self._rows
 
     def facts(self, tiles: pa.Table) -> dict[str, Any]:
         """Return what was kept, outside, repaired and broken, and how many tiles hold any."""
         return self._facts
 
 
-def _whereabouts(entities: Entities, places: Places) -> str:
+def _whereabouts(count: int, box: Floats, places: Places) -> str:
     """Say where the entities are and where the city is, west,south,east,north in degrees."""
     lon, lat = places.lonlat()
     city = (lon.min(), lat.min(), lon.max(), lat.max())
-    boxes = [
-        ",".join(f"{value:.3f}" for value in box)
-        for box in (shapely.total_bounds(entities.geometry), city)
-    ]
-    return f"its {len(entities):,} entities lie in {boxes[0]}, the city in {boxes[1]}"
+    boxes = [",".join(f"{value:.3f}" for value in each) for each in (box, city)]
+    return f"its {count:,} entities lie in {boxes[0]}, the city in {boxes[1]}"
 
 
 def count_and_list(ids: Sequence[str]) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def repair(geometry: Geometries) -> npt.NDArray[np.bool_]:
     return invalid
 
 
-def join_tiles(entities: Entities, places: Places, candidates: Integers | None = None) -> pa.Table:
+def join_tiles(entities: Entities, tiles: Tiles, candidates: Integers | None = None) -> pa.Table:
     """Return the entities that touch a tile, as a table of `ENTITY_SCHEMA`, in their order.
 
     An entity touches a tile where their intersection, borders included, is not empty. Its block is
@@ -197,166 +202,71 @@ def join_tiles(entities: Entities, places: Places, candidates: Integers | None =
 
     Args:
         entities: what to join.
-        places: tiles of one grid, each once.
+        tiles: of one grid, each once.
         candidates: numbers of the entities that may touch any; else those near the city.
     """
-    near = np.flatnonzero(_near(entities.geometry, places)) if candidates is None else candidates
+    return _join(entities, tiles, candidates)[0]
+
+
+def _join(
+    entities: Entities, tiles: Tiles, candidates: Integers | None = None
+) -> tuple[pa.Table, Integers, Integers]:
+    """Return what `join_tiles` does, the numbers of these entities, and the tiles they touch."""
+    near = np.flatnonzero(tiles.near(entities.geometry)) if candidates is None else candidates
     geometry = entities.geometry[near]
-    entity, place = _touching(geometry, places)
+    entity, place = tiles.touching(geometry)
     kept, starts = np.unique(entity, return_index=True)
-    ids = pa.array(places.place_id.tolist(), pa.string())
     index = near[kept]
     columns = {
         "entity_id": _chosen(entities.entity_id, index, lambda ids: pa.array(ids, pa.string())),
         "tags": _chosen(entities.tags, index, _tag_maps),
         "members": _chosen(entities.members, index, _member_lists),
         "places": pa.ListArray.from_arrays(
-            pa.array(np.append(starts, len(entity)), pa.int32()), ids.take(pa.array(place))
+            pa.array(np.append(starts, len(entity)), pa.int32()), tiles.ids.take(pa.array(place))
         ),
-        "block": _nearest_blocks(geometry, entity, place, places),
+        "block": tiles.nearest_blocks(geometry, entity, place),
     }
     table = geo_table(columns, entities.geometry[index])
-    return table.select(ENTITY_SCHEMA.names).cast(ENTITY_SCHEMA)
+    return table.select(ENTITY_SCHEMA.names).cast(ENTITY_SCHEMA), index, place
 
 
-def join_halo(entities: Entities, joined: pa.Table, places: Places) -> pa.Table:
-    """Return the entities that touch no tile, but one within `HALO_M` of them; `places` is empty.
+class _City:
+    """The tiles of a city and of the halo around it, and how many of a file's entities they got.
 
-    Args:
-        entities: what was joined.
-        joined: those that touch a tile, from `join_tiles`.
-        places: the tiles.
+    Attributes:
+        counts: entities that touch a tile, and others of the halo.
+        touched: (N,) which tiles any entity touches.
     """
-    grid = places.grid
-    cells = grid.halo(places.cells, HALO_M)
-    x, y = ((cells + 0.5) * grid.tile_m).T
-    ids = grid.tile_ids(cells).to_numpy(zero_copy_only=False)
-    wider = Places(grid, ids, "tile", x, y, np.ones(len(cells)))
-    index = np.flatnonzero(_near(entities.geometry, wider))
-    ids = _chosen(entities.entity_id, index, lambda ids: pa.array(ids, pa.string()))
-    outside = pc.invert(pc.is_in(ids, joined.column("entity_id")))
-    index = index[outside.to_numpy(zero_copy_only=False)]
-    table = join_tiles(entities, wider, index)
-    column = table.schema.get_field_index("places")
-    none = pa.array([[]] * table.num_rows, ENTITY_SCHEMA.field("places").type)
-    return table.set_column(column, ENTITY_SCHEMA.field("places"), none)
 
+    def __init__(self, places: Places) -> None:
+        grid = places.grid
+        cells = grid.halo(places.cells, HALO_M)
+        x, y = ((cells + 0.5) * grid.tile_m).T
+        ids = grid.tile_ids(cells).to_numpy(zero_copy_only=False)
+        self._tiles = Tiles(places)
+        self._wider = Tiles(Places(grid, ids, "tile", x, y, np.ones(len(cells))))
+        self.counts = [0, 0]
+        self.touched = np.zeros(len(places), dtype=bool)
 
-def _near(geometry: Geometries, places: Places) -> npt.NDArray[np.bool_]:
-    """Return which geometries (EPSG:4326) have a box that meets the city's, two tiles wider.
+    def rows(self, entities: Entities) -> Iterator[tuple[pa.Table, Integers]]:
+        """Yield tables of those that touch a tile, and of those that touch one of the halo only.
 
-    A cheap test that spares most of a country's file the projection. The box of a city across the
-    antimeridian goes round the globe and lets all longitudes pass.
-    """
-    lon, lat = places.lonlat()
-    degrees = 2 * places.grid.tile_m / 111_000
-    wider = degrees / np.cos(np.radians(min(np.abs(lat).max(), 87.0)))
-    bounds = shapely.bounds(geometry).reshape(-1, 4)
-    near: npt.NDArray[np.bool_] = (
-        (bounds[:, 0] <= lon.max() + wider)
-        & (bounds[:, 2] >= lon.min() - wider)
-        & (bounds[:, 1] <= lat.max() + degrees)
-        & (bounds[:, 3] >= lat.min() - degrees)
-    )
-    return near
-
-
-def _touching(geometry: Geometries, places: Places) -> tuple[Integers, Integers]:
-    """Return the pairs (entity, place) that touch, sorted.
-
-    Collections are taken part by part: the box of a bus route has many tiles, those of its streets
-    have few. What lies within one tile, as most do, is known by its box alone.
-
-    Args:
-        geometry: (N,), EPSG:4326.
-        places: tiles of one grid, each once.
-    """
-    cells = places.cells
-    low, high = cells.min(axis=0), cells.max(axis=0)
-    height = int(high[1] - low[1] + 1)
-    keys = (cells[:, 0] - low[0]) * height + cells[:, 1] - low[1]
-    order = np.argsort(keys)
-    keys = keys[order]
-
-    parts, whole = _parts(geometry)
-    points, sizes, bounds = _projected(parts, places.grid)
-    bounds /= places.grid.tile_m
-    bounds[~np.isfinite(bounds).all(axis=1)] = 0.5 + np.tile(high + 1, 2)  # beyond every tile
-    # A box that ends on the border of a tile touches the tile on its other side too.
-    first, last = np.ceil(bounds[:, :2]) - 1, np.floor(bounds[:, 2:])
-    single = (first == last).all(axis=1)
-    start = np.maximum(first, low).astype(np.int64)
-    size = np.maximum(np.minimum(last, high).astype(np.int64) - start + 1, 0)
-    count = size.prod(axis=1)
-    wide = ~single & (count > 0)
-    parts[wide] = shapely.set_coordinates(parts[wide], points[np.repeat(wide, sizes)])
-    shapely.prepare(parts[count > 4])
-
-    found: list[Integers] = []
-    limits = np.arange(CANDIDATES, int(count.sum()), CANDIDATES)
-    for chunk in np.split(np.arange(len(parts)), np.searchsorted(np.cumsum(count), limits)):
-        part = np.repeat(chunk, count[chunk])
-        first_pair = np.cumsum(count[chunk]) - count[chunk]
-        step = np.arange(len(part)) - np.repeat(first_pair, count[chunk])
-        column = start[part, 0] - low[0] + step // size[part, 1]
-        row = start[part, 1] - low[1] + step % size[part, 1]
-        key = column * height + row
-        position = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-        exists = keys[position] == key
-        part, place = part[exists], order[position[exists]]
-        touches = single[part]
-        test = np.flatnonzero(~touches)
-        near, box = np.unique(place[test], return_inverse=True)
-        boxes = places.grid.tile_boxes(cells[near])[box]
-        touches[test] = shapely.intersects(parts[part[test]], boxes)
-        found.append(whole[part[touches]] * len(cells) + place[touches])
-    pairs = np.sort(np.concatenate(found))
-    pairs = pairs[np.append(True, np.diff(pairs) != 0)[: len(pairs)]]
-    return pairs // len(cells), pairs % len(cells)
-
-
-def _parts(geometry: Geometries) -> tuple[Geometries, Integers]:
-    """Return geometries, those of several parts taken apart, and of which (N,) each is."""
-    several = shapely.get_type_id(geometry) > 3
-    parts, owner = shapely.get_parts(geometry[several], return_index=True)
-    whole = np.concatenate([np.flatnonzero(~several), np.flatnonzero(several)[owner]])
-    return np.concatenate([geometry[~several], parts]), whole
-
-
-def _projected(geometry: Geometries, grid: Grid) -> tuple[Floats, Integers, Floats]:
-    """Return what geometries (N,), EPSG:4326, are in a grid's CRS, metres.
-
-    Returns:
-        The points of all, shape (P, 2); how many each has, (N,); and their boxes, (N, 4), infinite
-        where there are none.
-    """
-    points, owner = shapely.get_coordinates(geometry, return_index=True)
-    points = np.column_stack(grid.project(points[:, 0], points[:, 1]))
-    sizes = np.bincount(owner, minlength=len(geometry))
-    some = np.flatnonzero(sizes)
-    boxes = np.full((len(geometry), 4), np.inf)
-    if len(some):
-        first = (np.cumsum(sizes) - sizes)[some]
-        boxes[some, :2] = np.minimum.reduceat(points, first)
-        boxes[some, 2:] = np.maximum.reduceat(points, first)
-    return points, sizes, boxes
-
-
-def _nearest_blocks(
-    geometry: Geometries, entity: Integers, place: Integers, places: Places
-) -> pa.Array:
-    """Return the block id of every entity among the sorted pairs; geometry (N,) in EPSG:4326."""
-    first = np.flatnonzero(np.append(True, np.diff(entity) != 0)[: len(entity)])
-    nearest = place[first]
-    several = np.diff(np.append(first, len(entity))) > 1
-    pair = np.flatnonzero(np.isin(entity, entity[first[several]]))
-    centre = shapely.centroid(places.grid.project_geometry(geometry[entity[first[several]]]))
-    one = np.searchsorted(entity[first[several]], entity[pair])
-    x, y = shapely.get_x(centre)[one], shapely.get_y(centre)[one]
-    distance = (places.x[place[pair]] - x) ** 2 + (places.y[place[pair]] - y) ** 2
-    order = np.lexsort((place[pair], distance, one))
-    nearest[several] = place[pair[order]][np.unique(one[order], return_index=True)[1]]
-    return places.grid.block_ids(places.cells[nearest])
+        Of the latter `places` is empty. Beside each table stands what sorts its rows, (N,).
+        """
+        table, index, place = _join(entities, self._tiles)
+        self.touched[place] = True
+        self.counts[0] += len(index)
+        yield table, entities.rank[index]
+        near = self._wider.near(entities.geometry)
+        near[index] = False
+        table, index, _ = _join(entities, self._wider, np.flatnonzero(near))
+        self.counts[1] += len(index)
+        column = table.schema.get_field_index("places")
+        none = pa.array([[]] * table.num_rows, ENTITY_SCHEMA.field("places").type)
+        yield (
+            table.set_column(column, ENTITY_SCHEMA.field("places"), none),
+            entities.rank[index],
+        )
 
 
 def _chosen(values: Sequence[Any], index: Integers, build: Callable[[Any], pa.Array]) -> pa.Array:

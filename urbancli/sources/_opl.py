@@ -7,7 +7,7 @@ private use, osmium 4.3 writes another code point.
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from urbancli.layers import ENTITY_SCHEMA, MEMBER_TYPE
 FORMAT = "opl,add_metadata=false,locations_on_ways=true"
 """What osmium is asked for: ids, tags, places, members, and the places of a way's nodes."""
 
-PART_BYTES = 16 << 20
-"""Of text that is parsed at a time."""
+PART_BYTES = 8 << 20
+"""Of text that is parsed at a time: what is made of it takes ten times as much."""
 
 LINE_BYTES = 4 << 20
 """More than the longest line: Arrow parses as much on each thread."""
@@ -85,30 +85,53 @@ class Relations:
     members: pa.ListArray
 
 
-def read_opl(path: Path) -> tuple[Nodes, Ways, Relations]:
-    """Return the elements of a file in `FORMAT`, in the order they stand in it."""
-    parts: dict[int, list[Any]] = {ord("n"): [_nodes(b"")], ord("w"): [_ways(b"")],
-                                   ord("r"): [_relations(b"")]}  # fmt: skip
-    parse = {ord("n"): _nodes, ord("w"): _ways, ord("r"): _relations}
+def elements(path: Path, kind: str) -> Iterator[Any]:
+    """Yield the elements of one kind of a file in `FORMAT`, some at a time, in their order.
+
+    Args:
+        path: the file.
+        kind: `n` for `Nodes`, `w` for `Ways`, `r` for `Relations`.
+    """
+    for text in _texts(path):
+        if text.startswith(kind.encode()) or f"\n{kind}".encode() in text:
+            yield _PARSE[kind](_of_kind(text, kind))
+
+
+def joined(parts: Iterable[Any], kind: str) -> Any:
+    """Return the elements of all parts as one, none of them where there is no part."""
+    found = [vars(part) for part in (_PARSE[kind](b""), *parts)]
+    return _TYPES[kind](**{name: _join([part[name] for part in found]) for name in found[0]})
+
+
+def missing_nodes(path: Path) -> Integers:
+    """Return the ids of nodes whose places ways in a file in `FORMAT` lack, each once."""
+    lacking = [np.zeros(0, dtype=np.int64)]
+    for text in _texts(path):
+        if b"xy," in text or b"xy\n" in text:  # else nothing lacks, and nothing is parsed
+            ways = _ways(_of_kind(text, "w"))
+            lacking.append(np.unique(ways.refs[np.isnan(ways.lonlat[:, 0])]))
+    return np.unique(np.concatenate(lacking))
+
+
+def _texts(path: Path) -> Iterator[bytes]:
+    """Yield a file's text, whole lines at a time."""
     with path.open("rb") as file:
         while text := file.read(PART_BYTES) + file.readline():
-            for kind, lines in _by_kind(text):
-                parts[kind].append(parse[kind](lines))
-    nodes, ways, relations = (
-        {name: _join([vars(part)[name] for part in kind]) for name in vars(kind[0])}
-        for kind in parts.values()
-    )
-    return Nodes(**nodes), Ways(**ways), Relations(**relations)
+            yield text
 
 
-def _by_kind(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield runs of lines that begin with the same letter, and that letter."""
+def _of_kind(text: bytes, kind: str) -> bytes:
+    """Return the lines that begin with a letter."""
     letters = np.frombuffer(text, np.uint8)
     starts = np.append(0, np.flatnonzero(letters == ord("\n")) + 1)
     kinds = letters[starts[:-1]]
     bounds = [0, *(np.flatnonzero(np.diff(kinds)) + 1), len(kinds)]
-    for first, end in itertools.pairwise(bounds):
-        yield int(kinds[first]), text[starts[first] : starts[end]]
+    runs = [
+        text[starts[first] : starts[end]]
+        for first, end in itertools.pairwise(bounds)
+        if kinds[first] == ord(kind)
+    ]
+    return runs[0] if len(runs) == 1 else b"".join(runs)
 
 
 def _join(columns: Sequence[Any]) -> Any:
@@ -151,6 +174,11 @@ def _relations(lines: bytes) -> Relations:
     offsets = np.searchsorted(rows, np.arange(len(ids) + 1))
     lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
     return Relations(_ids(ids), parse_tags(tags), lists.cast(ENTITY_SCHEMA.field("members").type))
+
+
+_PARSE: dict[str, Callable[[bytes], Any]] = {"n": _nodes, "w": _ways, "r": _relations}
+
+_TYPES: dict[str, type[Any]] = {"n": Nodes, "w": Ways, "r": Relations}
 
 
 # --- fields --------------------------------------------------------------------------------------

@@ -1,17 +1,11 @@
-"""Everything that touches pyosmium: an OSM file in, entities with geometries out.
+"""An OSM file in, entities with geometries out.
 
-Osmium reads the file and adds to ways the places of their nodes, in C++; the tagged nodes, all ways
-and all relations become columns by way of its text format. Rings of multipolygon and boundary
-relations are put together by osmium's area assembler, which goes by the geometry of the members
-and not by their roles.
+What osmium wrote as text becomes columns, and these geometries, some megabytes at a time.
 """
 
-import contextlib
-import ctypes
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +17,16 @@ import shapely
 from urbancli.errors import UrbanError
 from urbancli.layers import ENTITY_SCHEMA
 from urbancli.sources._entities import Column, Entities, count_and_list, repair
-from urbancli.sources._opl import FORMAT, Integers, Nodes, Relations, Ways, read_opl
+from urbancli.sources._opl import (
+    Integers,
+    Nodes,
+    Relations,
+    Ways,
+    elements,
+)
+from urbancli.sources._osm_reading import Content, members_of_kind, read_content
 from urbancli.sources._osm_shapes import (
+    KINDS,
     Flags,
     Located,
     Members,
@@ -46,29 +48,6 @@ AREA_RELATIONS = ("boundary", "multipolygon")
 """Values of `type` for which a relation is an area."""
 
 
-@dataclass
-class _Content:
-    """The elements of a file, and what osmium assembled of them.
-
-    Attributes:
-        nodes: the tagged ones.
-        ways: all.
-        relations: all.
-        areas: WKB in hexadecimal of the area relations that are one, by id.
-        plain_nodes: places of untagged nodes that are members of relations, by id.
-    """
-
-    nodes: Nodes
-    ways: Ways
-    relations: Relations
-    areas: dict[int, str]
-    plain_nodes: dict[int, tuple[float, float]] = field(default_factory=dict)
-
-
-class _OutOfOrderError(Exception):
-    """The file's elements are not in the order node, way, relation, each by id."""
-
-
 def is_entity(tags: Iterable[str]) -> bool:
     """Return whether any key says something of the place itself."""
     return any(
@@ -78,237 +57,168 @@ def is_entity(tags: Iterable[str]) -> bool:
 
 
 def read_entities(path: Path) -> tuple[Entities, dict[str, Any]]:
-    """Return the tagged elements of a PBF, XML, .osm.gz or .osm.bz2 file, nodes first, by id.
+    """Return all that `stream_entities` yields, as one, and the facts."""
+    facts: dict[str, Any] = {}
+    parts: list[Any] = list(stream_entities(path, facts))
+    ids, tags, members = (
+        Column(pa.concat_arrays([column.array for column in columns]))
+        for columns in zip(*((p.entity_id, p.tags, p.members) for p in parts), strict=True)
+    )
+    geometry, rank = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("geometry", "rank")
+    )
+    return Entities(ids, tags, members, geometry, rank), facts
 
-    Elements with negative ids (never uploaded) have no place in osmium's index of locations: such
-    ways count as broken.
 
-    Returns:
-        The entities, and the facts: `counted` = entities + broken; `metadata_only`; `repaired`;
-        `incomplete` relations, which lack members but keep a geometry; `broken` by kind.
+def stream_entities(path: Path, facts: dict[str, Any]) -> Iterator[Entities]:
+    """Yield the tagged elements of a PBF, XML, .osm.gz or .osm.bz2 file, some at a time.
+
+    Held in memory all the while are the places of all nodes, 16 bytes each, until the first are
+    yielded, and then relations and the geometries of their members. Elements with negative ids
+    (never uploaded) have no place in osmium's index of locations: such ways count as broken.
+
+    Args:
+        path: the file.
+        facts: told at the end: `counted` = entities + broken; `metadata_only`; `repaired`;
+            `incomplete` relations, which lack members but keep a geometry; `broken` by kind.
+
+    Yields:
+        Nodes, then ways, then relations; their `rank` sorts each kind by id.
 
     Raises:
         UrbanError: osmium cannot read the file, or it holds no tagged element.
     """
     try:
-        with contextlib.suppress(_OutOfOrderError):
-            return _Builder(_read(path)).build(path)
-        return _Builder(_read_sorted(path)).build(path)
+        with tempfile.TemporaryDirectory() as folder:
+            builder = _Builder(read_content(path, Path(folder)))
+            yield from builder.parts()
+            facts.update(builder.facts())
     except OSError as err:
         raise UrbanError(
             f"cannot write {path.name} as text to {tempfile.gettempdir()} ({err}): free space for "
-            "six times its size, or set TMPDIR"
+            "fifteen times its size, or set TMPDIR"
         ) from err
-
-
-def _read_sorted(path: Path) -> _Content:
-    """Read a file through a sorted copy: the whole of it is held in memory while sorting."""
-    import osmium
-
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "sorted.osm"
-        reader = osmium.MergeInputReader()
-        reader.add_file(str(path))
-        with _writer(osmium.io.File(str(copy))) as writer:
-            reader.apply(writer)
-        return _read(copy)
-
-
-def _read(path: Path) -> _Content:
-    """Read a file.
-
-    Raises:
-        _OutOfOrderError: ways are not sorted, or come before their nodes.
-        UrbanError: osmium cannot read it.
-    """
-    import osmium
-
-    places = osmium.index.create_map("flex_mem")
-    try:
-        content = _stream(path, places)
-        _locate_plain_nodes(content, places)
-    except (RuntimeError, ValueError) as err:
-        reason = (str(err).splitlines() or [type(err).__name__])[0]
-        if "out of order" in reason or "twice in input" in reason:
-            raise _OutOfOrderError from err
-        raise UrbanError(
-            f"cannot read {path} as an OSM file ({reason}): give a whole .osm.pbf, .osm, .osm.gz "
-            "or .osm.bz2"
-        ) from err
-    return content
-
-
-def _stream(path: Path, places: Any) -> _Content:
-    """Read a file, and the location of every node into osmium's index `places`."""
-    import osmium
-
-    factory = osmium.geom.WKBFactory()
-    tagged = osmium.filter.EmptyTagFilter()
-    tagged.enable_for(osmium.osm.NODE)
-    # Elements go to the text file and no further; what comes back are areas.
-    nothing = osmium.filter.KeyFilter("\n")
-    nothing.enable_for(osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION)
-    areas: dict[int, str] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "elements.opl"
-        with _writer(osmium.io.File(str(text), FORMAT)) as writer:
-            processor: Any = osmium.FileProcessor(str(path)).with_locations(places).with_areas()
-            for area in processor.with_filter(tagged).with_filter(writer).with_filter(nothing):
-                if not area.from_way() and area.num_rings()[0]:
-                    areas[area.orig_id()] = factory.create_multipolygon(area)
-        return _Content(*read_opl(text), areas)
-
-
-@contextlib.contextmanager
-def _writer(file: Any) -> Iterator[Any]:
-    """Give osmium's writer of a file, and close it.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    import osmium
-
-    writer = osmium.SimpleWriter(file)
-    try:
-        yield writer
-        writer.close()
-    except BaseException as err:
-        try:
-            writer.close()
-        except RuntimeError:
-            # Its destructor would write once more, fail, and abort the process: it must not run.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(writer))
-        if "Write failed" in str(err):
-            raise OSError(str(err)) from err
-        raise
-
-
-def _locate_plain_nodes(content: _Content, places: Any) -> None:
-    """Find the untagged nodes that are members of relations, and prove missing nodes missing."""
-    ways, members = content.ways, content.relations.members.flatten()
-    missing = np.unique(ways.refs[np.isnan(ways.lonlat[:, 0])])
-    refs = members.field("ref").to_numpy()
-    wanted = np.unique(refs[is_equal(members.field("type"), "node")])
-    wanted = wanted[~np.isin(wanted, content.nodes.ids)]
-    for number, ref in enumerate([*missing.tolist(), *wanted.tolist()]):
-        location = _location(places, ref)
-        if location is not None:
-            if number < len(missing):  # it came after a way that needs it
-                raise _OutOfOrderError
-            content.plain_nodes[ref] = location
-
-
-def _location(places: Any, ref: int) -> tuple[float, float] | None:
-    """Return (lon, lat) of a node in osmium's index, which knows no negative ids."""
-    try:
-        location = places.get(ref) if ref > 0 else None
-    except KeyError:
-        return None
-    return (location.lon, location.lat) if location is not None and location.valid() else None
+    if not facts["counted"]:
+        raise UrbanError(f"{path} holds no tagged element: give a file of OSM data")
 
 
 class _Builder:
     """Turns elements into geometries, and keeps count of those that cannot be."""
 
-    def __init__(self, content: _Content) -> None:
+    def __init__(self, content: Content) -> None:
         self.content = content
-        self.parts: list[tuple[pa.Array, pa.Array, pa.Array, Geometries]] = []
         self.broken: dict[str, list[str]] = defaultdict(list)
         self.repaired: list[str] = []
         self.incomplete: list[str] = []
         self.metadata_only = 0
+        self._kept = 0
+        self._nodes_found: list[Located] = []
+        self._ways_found: list[Located] = []
 
-    def build(self, path: Path) -> tuple[Entities, dict[str, Any]]:
-        """Return the entities and the facts about them."""
-        nodes = self._nodes()
-        ways = self._ways()
-        self._relations(nodes, ways)
-        broken = sum(len(ids) for ids in self.broken.values())
-        ids, tags, members, geometry = zip(*self.parts, strict=True)
-        columns = [Column(pa.concat_arrays(arrays)) for arrays in (ids, tags, members)]
-        entities = Entities(columns[0], columns[1], columns[2], np.concatenate(geometry))
-        if not len(entities) and not broken:
-            raise UrbanError(f"{path} holds no tagged element: give a file of OSM data")
-        return entities, {
-            "counted": len(entities) + broken,
+    def parts(self) -> Iterator[Entities]:
+        """Yield the entities."""
+        yield from self._nodes()
+        yield from self._ways()
+        yield self._relations()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts about the entities, all of which have been yielded."""
+        broken = {kind: count_and_list(_by_id(ids)) for kind, ids in sorted(self.broken.items())}
+        return {
+            "counted": self._kept + sum(each["count"] for each in broken.values()),
             "metadata_only": self.metadata_only,
             "repaired": count_and_list(self.repaired),
             "incomplete": count_and_list(self.incomplete),
-            "broken": {kind: count_and_list(ids) for kind, ids in sorted(self.broken.items())},
+            "broken": broken,
         }
 
     def _keep(
         self,
         kind: str,
-        elements: Nodes | Ways | Relations,
+        found: Nodes | Ways | Relations,
         order: Integers,
         geometry: Geometries,
         reasons: dict[str, Flags],
-    ) -> None:
-        """Keep the tagged elements of one kind, and count those with a reason as broken.
+    ) -> Entities:
+        """Return the tagged elements of one kind, and count those with a reason as broken.
 
         Args:
             kind: of the elements.
-            elements: as they stand in the file.
+            found: as they stand in the file.
             order: which of them, (N,).
             geometry: (N,).
             reasons: (N,) by what is wrong; the first counts.
         """
-        tags = elements.tags
+        tags = found.tags
         if len(order) < len(tags) or (np.diff(order) < 0).any():
             tags = tags.take(pa.array(order))
         entity = _are_entities(tags)
         self.metadata_only += int((~entity & (np.diff(tags.offsets.to_numpy()) > 0)).sum())
-        names = _names(kind, elements.ids[order])
+        names = _names(kind, found.ids[order])
         kept = entity.copy()
         for reason, wrong in reasons.items():
             if (wrong & kept).any():
                 self.broken[reason] += names.filter(pa.array(wrong & kept)).to_pylist()
                 kept &= ~wrong
         keep = pa.array(np.flatnonzero(kept))
-        if isinstance(elements, Relations):
-            members = elements.members.take(pa.array(order[kept]))
+        if isinstance(found, Relations):
+            members = found.members.take(pa.array(order[kept]))
         else:
             members = pa.array([[]] * len(keep), ENTITY_SCHEMA.field("members").type)
-        self.parts.append((names.take(keep), tags.take(keep), members, geometry[kept]))
+        self._kept += len(keep)
+        rank = (KINDS.index(kind) << 60) + found.ids[order[kept]]
+        names, tags = names.take(keep), tags.take(keep)
+        return Entities(Column(names), Column(tags), Column(members), geometry[kept], rank)
 
-    def _nodes(self) -> Located:
-        """Keep the tagged nodes; return the points of these and of untagged members."""
-        nodes, plain = self.content.nodes, self.content.plain_nodes
-        order = _first_of_each(nodes.ids, nodes.tags)
-        lonlat = nodes.lonlat[order]
-        points = np.asarray(shapely.points(lonlat), dtype=object)
-        lost = np.isnan(lonlat[:, 0])
-        self._keep("node", nodes, order, points, {"nodes without a location": lost})
-        others = np.asarray(shapely.points(np.reshape(list(plain.values()), (-1, 2))), dtype=object)
-        ids = np.concatenate([nodes.ids[order[~lost]], np.array(list(plain), dtype=np.int64)])
-        return located(ids, np.concatenate([points[~lost], others]))
+    def _nodes(self) -> Iterator[Entities]:
+        """Yield the tagged nodes; find the points of these and of others that are members."""
+        others, seen = self.content.member_nodes, _Seen()
+        wanted = np.array(list(others), dtype=np.int64)
+        for nodes in elements(self.content.text, "n"):
+            order = seen.new(nodes.ids, _first_of_each(nodes.ids, nodes.tags))
+            lonlat = nodes.lonlat[order]
+            points = np.asarray(shapely.points(lonlat), dtype=object)
+            lost = np.isnan(lonlat[:, 0])
+            member = positions(wanted, nodes.ids[order]) >= 0
+            self._nodes_found.append(
+                located(nodes.ids[order[member & ~lost]], points[member & ~lost])
+            )
+            for ref in nodes.ids[order[member]].tolist():
+                others.pop(ref)
+            yield self._keep("node", nodes, order, points, {"nodes without a location": lost})
+        points = np.asarray(
+            shapely.points(np.reshape(list(others.values()), (-1, 2))), dtype=object
+        )
+        self._nodes_found.append(located(np.array(list(others), dtype=np.int64), points))
 
-    def _ways(self) -> Located:
-        """Keep the tagged ways; return the lines and polygons of all."""
-        ways = self.content.ways
-        order = _first_of_each(ways.ids, ways.tags)
-        shapes, missing, areal = way_shapes(ways)
-        shapes, missing, areal = shapes[order], missing[order], areal[order]
-        entity = _are_entities(ways.tags)[order]
-        self.repaired += _names("way", ways.ids[order[repair(shapes) & entity]]).to_pylist()
-        none = shapely.is_missing(shapes)
-        flat = areal & (shapely.get_type_id(shapes) == 1)
-        reasons = {
-            "ways with missing nodes": missing,
-            "ways of fewer than two places": none,
-            "areas of fewer than three places": flat,
-        }
-        self._keep("way", ways, order, shapes, reasons)
-        good = ~(none | flat)
-        return located(ways.ids[order[good]], shapes[good])
+    def _ways(self) -> Iterator[Entities]:
+        """Yield the tagged ways; find the lines and polygons of all that are members."""
+        wanted = members_of_kind(self.content.relations, "way")
+        for ways in elements(self.content.text, "w"):
+            order = _first_of_each(ways.ids, ways.tags)
+            shapes, missing, areal = way_shapes(ways)
+            shapes, missing, areal = shapes[order], missing[order], areal[order]
+            entity = _are_entities(ways.tags)[order]
+            self.repaired += _names("way", ways.ids[order[repair(shapes) & entity]]).to_pylist()
+            none = shapely.is_missing(shapes)
+            flat = areal & (shapely.get_type_id(shapes) == 1)
+            reasons = {
+                "ways with missing nodes": missing,
+                "ways of fewer than two places": none,
+                "areas of fewer than three places": flat,
+            }
+            good = ~(none | flat) & (positions(wanted, ways.ids[order]) >= 0)
+            self._ways_found.append(located(ways.ids[order[good]], shapes[good]))
+            yield self._keep("way", ways, order, shapes, reasons)
+        self.repaired = _by_id(self.repaired)
 
-    def _relations(self, nodes: Located, ways: Located) -> None:
-        """Keep the tagged relations."""
+    def _relations(self) -> Entities:
+        """Return the tagged relations."""
         relations = self.content.relations
         order = _first_of_each(relations.ids, relations.tags)
         areas = self._areas()
-        members = Members(relations, (nodes, ways, areas))
+        found = (_as_one(self._nodes_found), _as_one(self._ways_found), areas)
+        members = Members(relations, found)
         tags = relations.tags
         kinds = pc.is_in(tags.items, pa.array(AREA_RELATIONS)).to_numpy(zero_copy_only=False)
         areal = rows_with(tags, is_equal(tags.keys, "type") & kinds)[order]
@@ -327,7 +237,7 @@ class _Builder:
             "area relations whose rings do not close": areal & none & whole,
             "area relations with missing or broken ways": areal & none & ~whole,
         }
-        self._keep("relation", relations, order, shapes, reasons)
+        return self._keep("relation", relations, order, shapes, reasons)
 
     def _areas(self) -> Located:
         """Return the assembled areas, a polygon where there is one ring outside."""
@@ -337,6 +247,34 @@ class _Builder:
         shapes[single] = shapely.get_geometry(shapes[single], 0)
         self.repaired += _names("relation", ids[repair(shapes)]).to_pylist()
         return located(ids, shapes)
+
+
+class _Seen:
+    """Remembers ids, of which files seldom name any twice."""
+
+    def __init__(self) -> None:
+        self._ids: list[Integers] = []
+        self._last = -(1 << 62)
+
+    def new(self, ids: Integers, order: Integers) -> Integers:
+        """Return which of ids (N,), of those in `order`, were not seen before."""
+        if self._ids and len(ids) and ids.min() <= self._last:
+            order = order[~np.isin(ids[order], np.concatenate(self._ids))]
+        self._ids.append(ids[order])
+        self._last = max(self._last, int(ids.max(initial=self._last)))
+        return order
+
+
+def _as_one(parts: list[Located]) -> Located:
+    """Return the geometries of all parts, by their ids."""
+    none = Located(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=object))
+    ids, shapes = zip(none, *parts, strict=True)
+    return located(np.concatenate(ids), np.concatenate(shapes))
+
+
+def _by_id(names: list[str]) -> list[str]:
+    """Return names of one kind, like `way/1`, in the order of their ids."""
+    return sorted(names, key=lambda name: int(name.partition("/")[2]))
 
 
 def _are_entities(tags: pa.MapArray) -> Flags:

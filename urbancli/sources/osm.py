@@ -4,6 +4,7 @@ The file is a PBF, or XML, plain or packed with gzip or bzip2: an extract, or a 
 answer.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from urbancli.sources._entities import Entities, EntitySource
-from urbancli.sources._osm_file import read_entities
+from urbancli.sources._osm_file import stream_entities
 
 
 class Source(EntitySource):
@@ -24,9 +25,9 @@ class Source(EntitySource):
     licence = "ODbL-1.0"
     attribution = "© OpenStreetMap contributors"
 
-    def collect(self) -> tuple[Entities, dict[str, Any]]:
-        """Return the tagged elements of the file."""
-        return read_entities(self.path)
+    def stream(self, facts: dict[str, Any]) -> Iterator[Entities]:
+        """Yield the tagged elements of the file."""
+        return stream_entities(self.path, facts)
 
 
 def footprint(path: Path) -> BaseGeometry | None:

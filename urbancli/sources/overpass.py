@@ -12,6 +12,7 @@ The policy (https://dev.overpass-api.de/overpass-doc/en/preface/commons.html and
 import gzip
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -21,7 +22,7 @@ from urbancli.grid import Block, Places
 from urbancli.net import Budget, Manners, Net, RefusedError, endpoint
 from urbancli.sources._entities import HALO_M, Entities, EntitySource, count_and_list
 from urbancli.sources._items import unsigned
-from urbancli.sources._osm_file import read_entities
+from urbancli.sources._osm_file import stream_entities
 from urbancli.sources._overpass_merge import base_of, merge, missing_ways
 from urbancli.sources._overpass_query import (
     IDS_AT_ONCE,
@@ -194,11 +195,11 @@ class Source(EntitySource):
         size = round(area_km2(places) * BYTES_PER_KM2)
         return Estimate(items=1, blocks=blocks, requests=len(boxes(places)) + 1, bytes=size)
 
-    def collect(self) -> tuple[Entities, dict[str, Any]]:
-        """Return the tagged elements of the saved file, and how they were got."""
-        entities, facts = read_entities(self.path)
+    def stream(self, facts: dict[str, Any]) -> Iterator[Entities]:
+        """Yield the tagged elements of the saved file, and tell how they were got."""
+        yield from stream_entities(self.path, facts)
         told = ("osm_base", "left_out", "advice")
-        return entities, facts | {name: self._about[name] for name in told if name in self._about}
+        facts |= {name: self._about[name] for name in told if name in self._about}
 
     def _file(self, places: Places) -> Path:
         """Return where the answer for an area is saved."""
