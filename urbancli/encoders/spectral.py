@@ -243,11 +243,11 @@ def _chunks(windows: Iterator[Window]) -> Iterator[list[Window]]:
 
 def _spread(pixels: Floats) -> Floats:
     """Return how far samples (bands, n) spread: a broken pixel changes little, none is 0."""
-    low, high = np.quantile(pixels, [0.25, 0.75], axis=1)
+    low, middle, high = np.quantile(pixels, [0.25, 0.5, 0.75], axis=1)
     spread = (high - low) / 1.349  # of a normal distribution, its standard deviation
     deviation = pixels.std(axis=1)
     spread = np.where(spread > 0, spread, deviation)
-    return np.where(spread > 1e-6 * np.abs(pixels).max(axis=1), spread, 1.0)
+    return np.where(spread > np.maximum(1e-9, 1e-6 * np.abs(middle)), spread, 1.0)
 
 
 # --- statistics ------------------------------------------------------------------------------
