@@ -69,10 +69,18 @@ class Vision:
     constants: Constants
     resampling: str = "bicubic"
 
+    @property
+    def width(self) -> int:
+        """d, of its vectors."""
+        if self.module.config.model_type.startswith("clip"):
+            return int(self.module.visual_projection.out_features)
+        return int(self.module.config.hidden_size)
+
     def pixels(self, scaled: "torch.Tensor") -> "torch.Tensor":
         """Return the input of the model (B, C, side_px, side_px) for images (B, C, H, W) in 0 … 1.
 
-        Bands come as the model wants them, rows from the north.
+        Bands come as the model wants them, rows from the north. Images of its size are normalised
+        in place.
         """
         import torch
 
@@ -85,7 +93,7 @@ class Vision:
             torch.tensor(part, dtype=torch.float32, device=scaled.device)[:, None, None]
             for part in self.constants
         )
-        return (scaled - mean) / std
+        return scaled.sub_(mean).div_(std)
 
     def features(
         self, pixels: "torch.Tensor", precision: str = "float32"
@@ -135,7 +143,7 @@ class Vision:
                 for photo in photos[start : start + batch]
             ]
             found.append(self.features(torch.cat(squares), precision)[0].cpu().numpy())
-        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+        return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
 
 
 def open_vision(
@@ -182,11 +190,14 @@ def vision_of(module: Any, weights: Weights, constants: Constants) -> Vision:
 
 
 def scaled_images(stack: npt.NDArray[Any], low: float, high: float) -> "torch.Tensor":
-    """Return images (B, C, H, W) scaled to 0 … 1 and clipped, float32 on the device."""
+    """Return images (B, C, H, W) scaled to 0 … 1 and clipped, float32 on the device.
+
+    An array of float32 on the CPU is scaled in place: nothing is allocated.
+    """
     import torch
 
     tensor = torch.from_numpy(np.ascontiguousarray(stack)).to(_weights.device(), torch.float32)
-    return ((tensor - low) / (high - low)).clamp_(0, 1)
+    return tensor.sub_(low).div_(high - low).clamp_(0, 1)
 
 
 def _square(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -131,8 +131,7 @@ class VisionEncoder(base.Encoder):
             parts.append(values)
             present &= np.isin(np.arange(len(places)), found)
         if self.tokens in {"cls", "mean"}:
-            width = max((len(row[0]) for part in parts for row in part.values()), default=0)
-            rows = np.zeros((len(places), width * len(sides)), np.float32)
+            rows = np.zeros((len(places), vision.width * len(sides)), np.float32)
             for number in np.flatnonzero(present).tolist():
                 rows[number] = np.concatenate([part[number][0] for part in parts])
             return single_tokens(rows, present)
@@ -149,7 +148,7 @@ class VisionEncoder(base.Encoder):
         chosen = np.flatnonzero(present).tolist()
         boxes = np.concatenate([self._boxes(vision, side) for side in sides])
         rows = [part[number] for number in chosen for part in parts]
-        values = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+        values = np.concatenate(rows) if rows else np.zeros((0, vision.width), np.float32)
         offsets = np.concatenate([[0], np.cumsum(present * len(boxes))]).astype(np.int64)
         return Tokens(values, offsets, np.tile(boxes, (len(chosen), 1)), present, bag=True)
 
@@ -213,30 +212,38 @@ class VisionEncoder(base.Encoder):
 
 def _batches(
     windows: Iterable[Window], pick: Sequence[int], batch: int
-) -> Iterator[tuple[list[int], npt.NDArray[Any]]]:
-    """Yield numbers of places and their squares (B, bands, S, S), those that are mostly valid."""
+) -> Iterator[tuple[list[int], Floats]]:
+    """Yield numbers of places and their squares (B, bands, S, S), those that are mostly valid.
+
+    The squares lie in one buffer, which the next batch overwrites.
+    """
     numbers: list[int] = []
-    stack: list[npt.NDArray[Any]] = []
+    stack = np.zeros((0, 0, 0, 0), np.float32)
     for number, samples, valid in windows:
         if samples.dtype.kind == "f":
             valid = valid & np.isfinite(samples).all(axis=0)
-        if not valid.size or 2 * np.count_nonzero(valid) < valid.size:
+        known = np.count_nonzero(valid)
+        if not valid.size or 2 * known < valid.size:
             continue
+        if not stack.size:
+            stack = np.zeros((batch, len(pick), *valid.shape), np.float32)
+        _fill(stack[len(numbers)], samples, None if known == valid.size else valid, pick)
         numbers.append(number)
-        stack.append(_filled(samples, valid, pick))
         if len(numbers) == batch:
-            yield numbers, np.stack(stack)
-            numbers, stack = [], []
+            yield numbers, stack
+            numbers = []
     if numbers:
-        yield numbers, np.stack(stack)
+        yield numbers, stack[: len(numbers)]
 
 
-def _filled(samples: npt.NDArray[Any], valid: npt.NDArray[np.bool_], pick: Sequence[int]) -> Floats:
-    """Return the picked bands as float32, the mean of a band where nothing valid is known."""
-    out = np.zeros((len(pick), *valid.shape), np.float32)
+def _fill(
+    out: Floats,
+    samples: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_] | None,
+    pick: Sequence[int],
+) -> None:
+    """Write the picked bands, the mean of a band where it is not valid; None where all is."""
     for into, band in zip(out, pick, strict=True):
-        if band >= 0:
-            into[...] = samples[band]
-            if not valid.all():
-                into[~valid] = samples[band][valid].mean(dtype=np.float64)
-    return out
+        into[...] = samples[band] if band >= 0 else 0
+        if band >= 0 and valid is not None:
+            into[~valid] = samples[band][valid].mean(dtype=np.float64)

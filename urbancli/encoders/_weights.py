@@ -153,6 +153,7 @@ def hush() -> None:
 @functools.lru_cache(maxsize=2)
 def _loaded(name: str, weights: Weights, more: tuple[tuple[str, Any], ...]) -> Any:
     import transformers
+    from safetensors import SafetensorError
 
     hush()
     try:
@@ -160,7 +161,7 @@ def _loaded(name: str, weights: Weights, more: tuple[tuple[str, Any], ...]) -> A
             weights.folder, local_files_only=True, use_safetensors=True,
             output_loading_info=True, **dict(more),
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, KeyError) as err:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as err:
         why = " ".join(str(err).split())[:200]
         raise UrbanError(
             f"cannot load {name} of {_said(weights)} ({why}): bring the weights again"
