@@ -12,8 +12,8 @@ nested selection, macro-F1 with 95 % jackknife intervals over groups.
 The exam is one for all: the largest window of any encoder decides which training units leave, so
 the differences to the default (`rcf`) are paired. `inflation` is what a random split of the same
 units, nobody removed, adds to the same score; units overlap, so it flatters. `seconds` are of
-fitting and encoding, in a workspace that has no tokens yet. `ratio` is the default's score over the best of all encoders: 1 says that
-none is better. Nothing here was tuned on these labels.
+fitting and encoding, in a workspace that has no tokens yet. `ratio` is the default's score over the
+best of all encoders: 1 says that none is better. Nothing here was tuned on these labels.
 
 Land cover in WorldCover was itself made from Sentinel-2: the table compares encoders with each
 other, it does not say how well land use can be known.

@@ -1,5 +1,6 @@
 """Closed-form transforms against rasters, quadrature and the laws of Fourier transforms."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,55 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(transform(*shapes), whole, atol=1e-13)
     alone = np.concatenate([transform(shape) for shape in shapes])
     np.testing.assert_allclose(alone, whole, atol=1e-12)
+
+
+def plain(shape: Any, centre: Any, unit: float) -> npt.NDArray[np.complex128]:
+    """The formula of the module for one polygon or line, every frequency for itself."""
+    k = _fourier.frequencies()
+    rings = [shape] if shape.area == 0 else [shape.exterior, *shape.interiors]
+    total, measure = np.zeros(len(k), np.complex128), 0.0
+    for number, ring in enumerate(rings):
+        points = (np.asarray(ring.coords) - centre) / unit
+        if shape.area and shapely.is_ccw(ring) != (number == 0):
+            points = points[::-1]
+        for first, last in itertools.pairwise(points):
+            middle, step = (first + last) / 2, last - first
+            wave = np.exp(-1j * k @ middle) * np.sinc(k @ step / (2 * np.pi))
+            if shape.area:
+                total += 1j / (k**2).sum(axis=1) * (k[:, 0] * step[1] - k[:, 1] * step[0]) * wave
+                measure += (middle[0] * step[1] - middle[1] * step[0]) / 2
+            else:
+                total += np.hypot(*step) * wave
+                measure += np.hypot(*step)
+    return total / measure
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.03, 1.0, 30.0, 1000.0])
+def test_a_frame_can_be_rescaled_and_moved(size: float) -> None:
+    # From a thousandth of a frame's unit to a thousand units, about a place 40 units away.
+    shapes = [
+        shapely.transform(shape, lambda xy: xy / 10 * size + [5e5, 3e6])
+        for shape in (COURTYARD, shapely.LineString([(0, 0), (5, 1), (5, 6)]))
+    ]
+    geometry = np.array(shapes, dtype=object)
+    centre, side = _fourier.box_frames(geometry)
+    own = _fourier.shapes_of(geometry, centre, side)
+    found = _fourier.transform(_fourier.rescaled(own, 1 / side))
+    for shape, values, middle in zip(shapes, found, centre, strict=True):
+        np.testing.assert_allclose(values, plain(shape, middle, 1.0), atol=1e-8)
+    place = centre + np.array([32.1, -24.7])
+    moved = found * _fourier.phases(centre - place)
+    for shape, values, middle in zip(shapes, moved, place, strict=True):
+        np.testing.assert_allclose(values, plain(shape, middle, 1.0), atol=1e-7)
+
+
+def test_fewer_frequencies_are_some_of_the_many() -> None:
+    geometry = np.array([COURTYARD], dtype=object)
+    shapes = _fourier.shapes_of(geometry, *_fourier.box_frames(geometry))
+    many = _fourier.transform(shapes, 5, 12).reshape(5, 12)
+    few = _fourier.transform(shapes, 3, 4).reshape(3, 4)
+    np.testing.assert_allclose(few, many[:3, ::3], atol=1e-12)
+    np.testing.assert_allclose(_fourier.transform(shapes), many[:4, ::2].reshape(1, -1), atol=1e-12)
 
 
 coordinate = st.floats(-1000, 1000, allow_nan=False).map(lambda value: round(value, 2))
