@@ -7,7 +7,14 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.metrics import f1_score
 
-from urbancli.bench.evaluation import answer, answer_together, compare, make_exam, score
+from urbancli.bench.evaluation import (
+    answer,
+    answer_together,
+    at_random,
+    compare,
+    make_exam,
+    score,
+)
 from urbancli.bench.splits import NotScored, Split
 from urbancli.bench.tasks.base import Task
 from urbancli.embeddings import Alignment
@@ -126,3 +133,31 @@ def test_only_equal_units_folds_and_training_units_sit_together() -> None:
     assert make_exam(task, values, split, np.eye(120)).sitting(alignment) != mark
     other = Alignment(csr_array(np.eye(120)[::-1]), np.ones(120))
     assert exam.sitting(other) != mark
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_random_folds_ask_the_same_of_the_same_units(kind: str) -> None:
+    task, values, split, touch, x = exam_of(kind)
+    exam = make_exam(task, values, split, touch)
+    random = at_random(exam, 3)
+    np.testing.assert_array_equal(random.target, exam.target)
+    assert random.classes == exam.classes and random.probe == exam.probe
+    assert np.bincount(random.split.fold).tolist() == [30, 30, 30, 30]
+    assert (random.split.fold != exam.split.fold).any()
+    for fold, train in enumerate(random.training):
+        np.testing.assert_array_equal(train, random.split.fold != fold)
+    np.testing.assert_array_equal(at_random(exam, 3).split.fold, random.split.fold)
+    assert (at_random(exam, 4).split.fold != random.split.fold).any()
+    assert answer(random, x).scored.all()
+
+
+def test_random_folds_flatter_what_only_knows_the_neighbours() -> None:
+    """A target that is one number per group: near units tell it, far ones do not."""
+    task, _, split, touch, _ = exam_of(number=400)
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=40)[np.arange(400) // 10]
+    position = np.eye(40)[np.arange(400) // 10] + rng.normal(scale=0.01, size=(400, 40))
+    exam = make_exam(task, values, split, touch)
+    random = at_random(exam, 0)
+    assert score(exam, answer(exam, position)).value < 0.05
+    assert score(random, answer(random, position)).value > 0.95

@@ -5,7 +5,7 @@ This is the benchmark's core. It takes feature tables and knows neither runs nor
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -137,6 +137,23 @@ def make_exam(task: Task, values: npt.NDArray[Any], split: Split, touch: Any) ->
         task, split, probe, module, target, names, kept, tuple(training), tuple(removed),
         tuple(notes),
     )  # fmt: skip
+
+
+def at_random(exam: Exam, seed: int) -> Exam:
+    """Return the exam with folds drawn at random, as most papers have them: what flatters.
+
+    Neighbours of test units are learnt from, and inner folds are random too. Units, target,
+    classes and probe are those of the exam.
+
+    Args:
+        exam: on spatial folds.
+        seed: of the draw; equal units and seeds have equal folds.
+    """
+    order = np.random.default_rng(seed).permutation(len(exam.target))
+    fold = order * exam.split.folds // len(order)
+    split = replace(exam.split, order=order, fold=fold, sha256="")
+    training = tuple(exam.kept & (fold != one) for one in range(exam.split.folds))
+    return replace(exam, split=split, training=training, removed=(0,) * len(training))
 
 
 def answer(exam: Exam, features: npt.NDArray[Any], folds: Sequence[int] | None = None) -> Answers:

@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         "group_m": _WHOLE, "folds": _TEXT, "probe": _TEXT, "drop": _TEXT, "seed": _WHOLE,
         "metric": _TEXT, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _WHOLE,
         "groups": _WHOLE, "too_few": _YES, "removed": _NUMBER, "imputed": _WHOLE, "leak": _TEXT,
-        "retention": _NUMBER,
+        "inflation": _NUMBER, "retention": _NUMBER,
         "difference_concatenation": _NUMBER, "difference_concatenation_low": _NUMBER,
         "difference_concatenation_high": _NUMBER,
         "difference_untrained": _NUMBER, "difference_untrained_low": _NUMBER,
@@ -35,8 +35,9 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 """A row of a result: one contestant, one task, one drop. `drop` is empty where nothing is dropped;
 `value` is null where there is no score, and `note` says why. `seed` is that of the training;
-`removed` the mean over folds of training units that touch a test unit; `seconds` and `peak_mb` of
-training."""
+`removed` the mean over folds of training units that touch a test unit; `inflation` how much higher
+the score is with random folds, null where something is dropped or held out; `seconds` and `peak_mb`
+of training."""
 
 
 def gone_of(contestant: Contestant, drop: str) -> tuple[str, ...]:
@@ -89,6 +90,17 @@ def scores(exam: Exam, answers: Answers, folds: Sequence[int] | None) -> Row:
         "imputed": answers.imputed,
         "note": f"{late} fits did not converge" if late else "",
     }
+
+
+def inflation(exam: Exam, answers: Answers, spatial: float | None) -> Row:
+    """Return how much higher than on spatial folds a score is on random ones.
+
+    Args:
+        exam: of `at_random`.
+        answers: to it.
+        spatial: the score on spatial folds.
+    """
+    return {} if spatial is None else {"inflation": score(exam, answers).value - spatial}
 
 
 def _interval(found: Interval, value: str, low: str, high: str) -> Row:

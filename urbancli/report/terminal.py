@@ -113,7 +113,8 @@ def _render_task(rows: Sequence[Row], notes: Sequence[str], console: "Console") 
         some = scored[0]
         say(
             f"{METRICS[some['metric']]}, {some['probe']}, {some['split']} split in groups of "
-            f"{some['group_m']:,} m; 95 % intervals; transductive where not marked inductive",
+            f"{some['group_m']:,} m; 95 % intervals; transductive where not marked inductive; "
+            "random: what random folds would add",
             "dim",
         )
     shown, nowhere = [], []
@@ -143,6 +144,7 @@ def _table(rows: Sequence[Row]) -> "Table":
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("method")
     table.add_column("score", min_width=22)
+    table.add_column("random", justify="right", no_wrap=True)
     table.add_column("n/groups", justify="right", no_wrap=True)
     if dropped:
         table.add_column("retention", justify="right", no_wrap=True)
@@ -151,7 +153,8 @@ def _table(rows: Sequence[Row]) -> "Table":
             table.add_row(f"without {drop}:", style="dim")
         for row in part:
             counts = "" if row["n"] is None else f"{row['n']:,}/{row['groups']:,}"
-            cells = [title(row), _score(row), counts]
+            inflated = "" if row["inflation"] is None else _signed(row["inflation"])
+            cells = [title(row), _score(row), inflated, counts]
             if dropped:
                 cells.append("" if not drop or row["value"] is None else _percent(row))
             table.add_row(*cells, style="bold" if _is_run(row) else "")
