@@ -11,8 +11,8 @@ buffers copied into new arrays once more.
 `share` is the seconds of the copy over those of the encoding, both medians: 1 would be an encoder
 as fast as reading. `ratio` is the worst share of a default encoder, `ratio_typical` the median of
 all. An encoding that takes more than a minute is measured once. `coords` reads no layer: it has no
-share. Encoders of published weights are left out (`left_out`): on this machine without a GPU they
-take seconds a place, and small random stand-ins would say nothing of them.
+share. Encoders of published weights are left out and named (`left_out`): small
+random models in their stead would not tell their places/s.
 """
 
 import os

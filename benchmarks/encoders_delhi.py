@@ -34,8 +34,8 @@ import numpy.typing as npt
 from benchmarks._result import DATA, finish
 from urbancli import plugins
 from urbancli.bench.controls import Contestant, constant, coordinates, unit_features
-from urbancli.bench.evaluation import Answers, Exam, answer, compare, make_exam, score
-from urbancli.bench.preparation import Material, load_split, prepare, set_exam
+from urbancli.bench.evaluation import Answers, answer, at_random, compare, score
+from urbancli.bench.preparation import load_split, prepare, set_exam
 from urbancli.bench.statistics import Interval
 from urbancli.encoding import encode_cached, fit_encoders, load_encoder, reach_of
 from urbancli.errors import UrbanError
@@ -130,20 +130,6 @@ def candidates(city: CityLayers, places: Places) -> tuple[list[Candidate], dict[
     return found, left_out
 
 
-def random_exam(exam: Exam, material: Material) -> Exam:
-    """Return the same units and classes in random folds of like sizes, nobody removed.
-
-    Groups stay spatial: those of the intervals, and of the probe's inner folds.
-    """
-    from scipy import sparse
-
-    units = len(exam.target)
-    fold = np.random.default_rng(SEED).permutation(units) % exam.split.folds
-    nobody = sparse.csr_array((units, units), dtype=bool)
-    split = replace(exam.split, fold=fold, sha256="")
-    return make_exam(material.task, material.values, split, nobody)
-
-
 def numbers(found: Interval) -> dict[str, float | None]:
     """Return a score and its interval as they are printed."""
     ends = {"value": found.value, "low": found.low, "high": found.high}
@@ -157,16 +143,16 @@ def examine(city: CityLayers) -> dict[str, Any]:
     material = prepare(city, places, LABEL, SEED)
     windows = [one.contestant.reach_m for one in entrants]
     exam = set_exam(material, load_split(city, material, FOLDS), places, windows)
-    at_random = random_exam(exam, material)
+    flattering = at_random(exam, SEED)
     spatial: dict[str, Answers] = {}
     rows: dict[str, dict[str, Any]] = {}
     for one in entrants:
         name = one.contestant.method
         features: npt.NDArray[np.float32] = unit_features(one.contestant, material.alignment, ())
-        spatial[name], flattered = answer(exam, features), answer(at_random, features)
+        spatial[name], flattered = answer(exam, features), answer(flattering, features)
         rows[name] = {
             **numbers(score(exam, spatial[name])),
-            "random": round(score(at_random, flattered).value, 4),
+            "random": round(score(flattering, flattered).value, 4),
             "inflation": numbers(compare(exam, flattered, spatial[name])),
             "width": one.width,
             "seconds": None if one.seconds is None else round(one.seconds, 1),
