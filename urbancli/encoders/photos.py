@@ -178,7 +178,7 @@ class Embedded:
                 self.decoded += 1
         found = [known[photo] for photo in ids.tolist()]
         whole = np.array([vector is not None for vector in found], dtype=bool)
-        values = np.zeros((len(found), self._width()), np.float32)
+        values = np.zeros((len(found), self._vision.width), np.float32)
         for number in np.flatnonzero(whole).tolist():
             values[number] = found[number]
         while len(known) * values.shape[1] * 4 > MEMORY_BYTES:
@@ -209,11 +209,6 @@ class Embedded:
             vectors[end - len(own) : end].mean(axis=0) if len(own) else None
             for own, end in zip(photos, ends.tolist(), strict=True)
         ]
-
-    def _width(self) -> int:
-        config = self._vision.module.config
-        clip = config.model_type.startswith("clip")
-        return int(config.projection_dim if clip else config.hidden_size)
 
 
 @functools.lru_cache(maxsize=1)
