@@ -13,7 +13,7 @@ README = ROOT / "README.md"
 
 def test_the_readmes_commands_run(tmp_path: Path, demo_inputs: Path) -> None:
     blocks = re.findall(r"<!-- run by .*? -->\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 2 and sum(block.count("urban ") for block in blocks) >= 10
+    assert len(blocks) == 3 and sum(block.count("urban ") for block in blocks) >= 10
     # The same city, but of 100 tiles.
     shutil.copytree(demo_inputs, tmp_path / "inputs/demo")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -39,7 +39,7 @@ def test_every_option_the_readme_names_exists() -> None:
     text = README.read_text()
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--json"}
     help_text = ""
-    for command in ("fetch", "train", "embed", "bench", "list", "demo", "validate", "export"):
+    for command in ("fetch", "encode", "train", "embed", "bench", "list", "demo", "validate", "export"):
         done = subprocess.run(
             [sys.executable, "-m", "urbancli", command, "--help"],
             capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"},
