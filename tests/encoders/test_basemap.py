@@ -373,6 +373,36 @@ def test_colours_are_those_of_the_classes(tiny: Tiny) -> None:
     assert len({each.colour for each in style.CLASSES}) == len({*style.NAMES}) == len(style.CLASSES)
 
 
+def test_the_sea_is_what_lies_to_the_right_of_the_coast(tiny: Tiny) -> None:
+    coast = {"natural": "coastline"}
+    shore = shapely.LineString([(100, -3000), (130, 150), (90, 400), (90, 9000)])
+    island = shapely.LineString([(200, 200), (240, 200), (240, 240), (200, 240), (200, 200)])
+    land_right = shapely.reverse(shore)
+    park = ({"leisure": "park"}, shapely.box(250, 0, 290, 300))
+    image = drawn(tiny, (coast, shore), (coast, island), park)
+    assert at(image, 160, 150) == "water" and at(image, 60, 150) == "ground"
+    assert at(image, 220, 220) == "ground" and at(image, 260, 150) == "park"
+    assert at(image, 129.6, 150) == "stream"
+    image = drawn(tiny, (coast, land_right))
+    assert at(image, 160, 150) == "ground" and at(image, 60, 150) == "water"
+
+
+@pytest.mark.parametrize("end", [-20, 150])
+def test_a_coast_cut_at_the_edge_counts_in_the_tiles_and_one_cut_in_them_not(
+    tiny: Tiny, end: float
+) -> None:
+    builder = tiny(1, 1)
+    builder.entities(
+        "entities", [shapely.LineString([(150, end), (150, 320)])], [{"natural": "coastline"}]
+    )
+    city, places = builder.open()
+    image = shown(city, places, 600)[0]
+    inside, outside = image[128, 128 + 30], image[128, 128 + 90]
+    wanted = "water" if end < 0 else "ground"
+    assert (style.NAMES[inside], style.NAMES[outside]) == (wanted, "ground")
+    assert style.NAMES[image[128, 128 - 30]] == "ground"
+
+
 def test_a_city_without_the_layer_says_what_to_do(tiny: Tiny) -> None:
     builder = tiny(1, 1)
     builder.pixels("sentinel2", np.ones((1, 30, 30), np.uint8))
@@ -388,7 +418,7 @@ def test_a_real_town_is_what_its_geometry_says(real_data: Path) -> None:
     source.plan(places)
     tables = [source.read(block) for block in source.blocks(places)]
     table = pa.concat_tables(tables)
-    drawing = read_drawing(table, grid)
+    drawing = read_drawing(table, places)
     shapes = geometries(table)
     dimension = shapely.get_dimensions(shapes).astype(np.int64)
     classes, bridge = style.classify(table, dimension)

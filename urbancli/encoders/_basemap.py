@@ -5,7 +5,8 @@ zone's origin. What a pixel shows is decided at its centre, by arithmetic in tha
 coordinates: a place's map is the same whatever is drawn beside it. Polygons are filled where the
 winding number at a pixel's centre is positive, lines are the union of rectangles and of discs at
 their nodes, so they are as wide as `_basemap_style` says, but never thinner than one pixel, which
-keeps them connected. No antialiasing: a pixel is of one class.
+keeps them connected. No antialiasing: a pixel is of one class. The sea is painted first where the
+coastline cuts through all that was fetched, or at least through the tiles.
 """
 
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ import shapely
 from urbancli.encoders import _basemap_style as style
 from urbancli.encoders._images import Images
 from urbancli.encoders._painting import Outlines, outlines, paint
-from urbancli.grid import Grid, Integers, Places
+from urbancli.encoders._sea import sea
+from urbancli.grid import Integers, Places
 from urbancli.layers import CityLayers
+from urbancli.sources._entities import HALO_M
 from urbancli.workspace import Geometries, geometries
 
 SIDE_PX = 256
@@ -29,6 +32,9 @@ GROUP_PX = 1024
 """Places are drawn together whose centres share a square of this side."""
 
 BUILDING, WALL = style.NAMES.index("building"), style.NAMES.index("wall")
+
+SEA = style.NAMES.index("water") - len(style.CLASSES)
+"""Level of the sea: water, but below all else."""
 
 Bytes = npt.NDArray[np.uint8]
 Window = tuple[int, Bytes, npt.NDArray[np.bool_]]
@@ -53,7 +59,7 @@ class Basemap(Images):
         """
         self.bands = style.NAMES if classes else ("red", "green", "blue")
         self._city, self._classes = city, classes
-        self._drawing = read_drawing(city.entities("entities"), city.grid)
+        self._drawing = read_drawing(city.entities("entities"), city.tiles())
 
     def windows(self, places: Places, window_m: float) -> Iterator[Window]:
         """Yield number, map (bands, 256, 256) and validity of places, neighbours together.
@@ -106,12 +112,12 @@ def _groups(column: Integers, row: Integers, chosen: Integers) -> Iterator[Integ
             yield from run[:, None]
 
 
-def read_drawing(table: pa.Table, grid: Grid) -> Outlines:
+def read_drawing(table: pa.Table, tiles: Places) -> Outlines:
     """Return the entities of a layer that are drawn, in the order in which they are.
 
     Bridges come after all else of roads and railways, in the order of their classes.
     """
-    shapes = geometries(table)
+    grid, shapes = tiles.grid, geometries(table)
     dimension = shapely.get_dimensions(shapes).astype(np.int64)
     classes, bridge = style.classify(table, dimension)
     drawn = np.flatnonzero(classes >= 0)
@@ -121,8 +127,20 @@ def read_drawing(table: pa.Table, grid: Grid) -> Outlines:
     rings = shapely.get_rings(shapes[classes == BUILDING])
     shapes, walls = np.concatenate([shapes, rings]), np.full(len(rings), WALL)
     level = np.concatenate([classes + lifted, walls])
-    classes = np.concatenate([classes, walls])
+    seas = _seas(table, tiles)
+    shapes, level = np.concatenate([shapes, seas]), np.append(level, np.full(len(seas), SEA))
+    classes = level % len(style.CLASSES)
     return outlines(shapes, level, style.WIDTHS_M[classes], style.PIXEL_LIMITS_M[classes])
+
+
+def _seas(table: pa.Table, tiles: Places) -> Geometries:
+    """Return the sea as far as entities were fetched and, as files are cut, in the tiles alone."""
+    coast = style.coasts(table)
+    if not coast.any():
+        return np.array([], dtype=object)
+    lines = tiles.grid.project_geometry(geometries(table)[coast])
+    areas = (tiles.grid.tile_boxes(tiles.grid.halo(tiles.cells, reach)) for reach in (HALO_M, 0))
+    return np.concatenate([sea(lines, shapely.union_all(boxes)) for boxes in areas])
 
 
 def _parts(shapes: Geometries, dimension: Integers) -> tuple[Geometries, Integers]:

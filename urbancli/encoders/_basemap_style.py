@@ -246,3 +246,9 @@ def _looked_up(tags: pa.MapArray, key: str, rule: Mapping[str, int]) -> Integers
     codes = pc.fill_null(values.indices, len(numbers)).to_numpy(zero_copy_only=False)
     found: Integers = np.array([*numbers, -1], dtype=np.int64)[codes]
     return found
+
+
+def coasts(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows are coastline: land is on the left of its direction, sea on the right."""
+    tags = table.column("tags").combine_chunks()
+    return np.equal(_looked_up(tags, "natural", {"coastline": 1}), 1)
