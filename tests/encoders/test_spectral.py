@@ -125,7 +125,7 @@ def assert_as_naive(
     wanted, wanted_present = naive(encoder, city, layer, places, pairs, state)
     np.testing.assert_array_equal(present, wanted_present)
     np.testing.assert_allclose(found[present], wanted, rtol=1e-7, atol=2e-5)  # steps of an index
-    assert len(wanted) > 1 and (wanted.std(axis=0) > 0).mean() > 0.8
+    assert len(wanted) > 1 and (wanted.std(axis=0) > 0).mean() > 0.6
     return state
 
 
@@ -181,6 +181,14 @@ def test_other_layers_have_the_indices_that_their_bands_allow(
     city = rename(builder, layer, bands)
     encoder = spectral.Encoder(window_m=200.0, levels=4, distances_px=(2,))
     assert_as_naive(encoder, city, layer, city.tiles(), pairs)
+
+
+def test_pixels_equal_to_a_quantile_are_of_one_level(tiny: Build) -> None:
+    builder = tiny(3, 1)
+    builder.pixels("sentinel2", mosaic(5, 30, 90) // 100 * 100)
+    city = rename(builder, "sentinel2", S2)
+    encoder = spectral.Encoder(window_m=150.0, distances_px=(1,))
+    assert_as_naive(encoder, city, "sentinel2", city.tiles(), [(3, 2), (1, 3), (4, 3)])
 
 
 def test_windows_are_described_alike_alone_and_together(

@@ -94,9 +94,7 @@ class Encoder(base.Encoder):
 
     modalities: ClassVar[tuple[str, ...]] = ("sentinel2", "naip", "sentinel1")
     version: ClassVar[int] = 1
-    needs: ClassVar[str] = (
-        "any bands; for NDVI red and nir, for NDWI green and nir, for NDBI swir16 and nir"
-    )
+    needs: ClassVar[str] = "any bands; red, green, nir, swir for indices"
     window_m: float = 600.0
     levels: int = 16
     distances_px: tuple[int, ...] = (1, 2, 4)
