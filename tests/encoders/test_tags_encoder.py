@@ -158,6 +158,16 @@ def test_counts_of_the_most_frequent_words(town: Any) -> None:
     assert max(row[0] for row in wanted) == 2, "two buildings in one tile"
 
 
+def test_places_decide_what_is_frequent_not_entities(tiny: Callable[..., Any]) -> None:
+    builder = tiny(2, 1)
+    spots = [shapely.Point(x, 50) for x in (10, 20, 30, 40, 310, 50)]
+    benches = [{"amenity": "bench"}] * 4
+    builder.entities("entities", spots, [*benches, {"shop": "x"}, {"shop": "x"}])
+    city, places = builder.open()
+    state = tagcounts.Encoder(size=2).fit(city, "entities", places, 0)
+    assert vocabulary(state) == ["shop", "shop=x"]
+
+
 def test_a_vocabulary_is_of_the_fitted_places_alone(town: Any) -> None:
     builder, city, places = town
     encoder = tagcounts.Encoder()
