@@ -300,7 +300,8 @@ def naive_cells(
 def standardised(
     values: npt.NDArray[np.float64], state: Mapping[str, npt.NDArray[Any]], kind: str
 ) -> npt.NDArray[np.float64]:
-    return (values - state[f"{kind}centre"]) / state[f"{kind}scale"]
+    scaled: npt.NDArray[np.float64] = (values - state[f"{kind}centre"]) / state[f"{kind}scale"]
+    return scaled
 
 
 def square(left: float, bottom: float, side: float) -> list[float]:
