@@ -411,13 +411,30 @@ def test_a_city_without_the_layer_says_what_to_do(tiny: Tiny) -> None:
         open_images(city, "basemap")
 
 
-def test_a_real_town_is_what_its_geometry_says(real_data: Path) -> None:
-    grid = Grid(32632)
-    places = tiles_of(shapely.box(7.415, 43.73, 7.43, 43.742), grid)
+def read_town(real_data: Path, box: shapely.Polygon) -> tuple[pa.Table, Places]:
+    """Return the entities of a part of Monaco as a fetch would keep them, and its tiles."""
+    places = tiles_of(box, Grid(32632))
     source = Source(real_data / "osm/monaco.osm.pbf")
     source.plan(places)
-    tables = [source.read(block) for block in source.blocks(places)]
-    table = pa.concat_tables(tables)
+    return pa.concat_tables([source.read(block) for block in source.blocks(places)]), places
+
+
+def test_a_wide_map_at_the_edge_does_not_depend_on_the_area_fetched(real_data: Path) -> None:
+    table, places = read_town(real_data, shapely.box(7.421, 43.733, 7.424, 43.736))
+    wider, many = read_town(real_data, shapely.box(7.405, 43.722, 7.44, 43.75))
+    assert len(many) > 8 * len(places) and wider.num_rows > table.num_rows
+    drawings = [read_drawing(table, places), read_drawing(wider, many)]
+    pixel_m = 1200 / 256
+    for x, y in zip(places.x, places.y, strict=True):
+        box = (round((x - 600) / pixel_m), round((-y - 600) / pixel_m), 256, 256)
+        found, wanted = (paint(each, pixel_m, box, len(style.CLASSES)) for each in drawings)
+        assert (wanted > 0).mean() > 0.4
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_real_town_is_what_its_geometry_says(real_data: Path) -> None:
+    table, places = read_town(real_data, shapely.box(7.415, 43.73, 7.43, 43.742))
+    grid = places.grid
     drawing = read_drawing(table, places)
     shapes = geometries(table)
     dimension = shapely.get_dimensions(shapes).astype(np.int64)
