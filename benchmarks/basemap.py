@@ -9,8 +9,8 @@ the process itself was at work, since the machine is shared, on Manhattan, after
 thread, and two with half of the places each. All are medians of the rounds.
 
 The peers draw the same classes in the same order around PEER_PLACES places, each map the plain way:
-look up the entities near it, draw them from the lowest to the topmost. They open nothing and are
-given projected shapes by class.
+look up the entities near it, draw them from the lowest to the topmost. They open nothing, are given
+projected shapes by class, and leave out the sea.
 
 - `gdal`: `rasterio.features.rasterize` of polygons and of lines buffered to their width.
 - `pillow`: `ImageDraw.polygon` and `line`, vertices rounded to pixels; holes by way of a mask.
