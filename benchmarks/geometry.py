@@ -16,6 +16,7 @@ both frames, sizes, dimension. In turn, after one round that does not count:
 
 Seconds are of the clock, figures medians. `entities_per_s` is that of `two threads` on the set
 where it is lowest, `ratio` that of `two threads` over that of `loop`, where it is lowest.
+`per_core_s` are entities per second that one thread was at work, whatever else the machine did.
 `error_loop` is the largest difference of ours from the loop. `encode_tokens_per_s` is the encoder's
 whole `encode` on the demo city, from the file on disk to tokens with positions, on one thread.
 """
@@ -213,9 +214,13 @@ def measure(geometry: Geometries, grid: Grid, rounds: int) -> dict[str, float]:
             taken = clocked(entrant)
             if number:
                 seconds[name].append(taken)
+    started = time.process_time()
+    on_one_thread(work)
+    busy = time.process_time() - started
     rates = {n: count / statistics.median(seconds[n]) for n, (_, count) in entrants.items()}
     return {
         **{name: round(rate) for name, rate in rates.items()},
+        "per_core_s": round(len(geometry) / busy),
         "ratio": round(rates["two threads"] / rates["loop"], 1),
         "ratio_raster": round(rates["two threads"] / rates["raster"], 1),
         "error_loop": error(sample, grid),
