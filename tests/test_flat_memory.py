@@ -1,7 +1,7 @@
-"""Memory of imagery does not grow with the city: four times the tiles, the same blocks at a time.
+"""Memory does not grow with the city: four times the tiles, the same blocks at a time.
 
-Entities are another matter: a city's are sorted as a whole, and held in memory for it. Their peaks
-are printed.
+Of entities some things are held for all at once: where each node lies, relations with the
+geometries of their members, and what sorts the rows. That may grow a little.
 """
 
 import subprocess
@@ -17,6 +17,9 @@ from urbancli.demo.recipe import Recipe
 
 MOST = 1.2
 """The peak of four times the tiles, over that of one."""
+
+MOST_OF_ENTITIES = 1.4
+"""Likewise; 1.32 was measured, and 1.72 when all of them were held in memory."""
 
 
 def _peak(world: World, workspace: Path, bbox: str, *more: str) -> tuple[int, int]:
@@ -53,3 +56,4 @@ def test_four_times_the_tiles_want_no_more_memory(tmp_path: Path, socket_enabled
             found[layer] = large / small
             sys.stdout.write(f"{layer}: {few} tiles {small:,}, {many} tiles {large:,} bytes\n")
     assert found["naip"] <= MOST and found["sentinel2"] <= MOST, found
+    assert found["entities"] <= MOST_OF_ENTITIES, found

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from urbancli.errors import UrbanError
-from urbancli.sources._opl import FORMAT, Integers, Relations, elements, joined, missing_nodes
+from urbancli.sources._opl import (
+    FORMAT,
+    Integers,
+    Relations,
+    each_once,
+    elements,
+    joined,
+    missing_nodes,
+)
 from urbancli.sources._osm_shapes import is_equal
 
 BUFFER_BYTES = 1 << 20
@@ -80,6 +88,8 @@ def _read(path: Path, folder: Path) -> Content:
             f"cannot read {path} as an OSM file ({reason}): give a whole .osm.pbf, .osm, .osm.gz "
             "or .osm.bz2"
         ) from err
+    del places
+    give_back()
     return content
 
 
@@ -102,6 +112,15 @@ def _stream(path: Path, text: Path, places: Any) -> Content:
             if area.is_area() and not area.from_way() and area.num_rings()[0]:
                 areas[area.orig_id()] = bytes.fromhex(factory.create_multipolygon(area))
     return Content(text, joined(elements(text, "r"), "r"), areas)
+
+
+def give_back() -> None:
+    """Give memory that osmium's threads have freed back to the system, where that is glibc's way.
+
+    It keeps such memory by thread: without this, what many threads took in turn adds up.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -142,7 +161,7 @@ def members_of_kind(relations: Relations, kind: str) -> Integers:
     """Return the ids of all members of a kind, in order, each once."""
     members = relations.members.flatten()
     refs = np.asarray(members.field("ref").to_numpy())
-    return np.unique(refs[is_equal(members.field("type"), kind)])
+    return each_once(refs[is_equal(members.field("type"), kind)])
 
 
 def _location(places: Any, ref: int) -> tuple[float, float] | None:

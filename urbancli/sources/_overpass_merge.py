@@ -1,17 +1,19 @@
 """Many answers of an Overpass server as one OSM file, each element once."""
 
 import gzip
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from urbancli.errors import UrbanError
 from urbancli.sources._osm_file import AREA_RELATIONS
+from urbancli.sources._osm_reading import give_back
 from urbancli.sources._overpass_query import base_time
 from urbancli.workspace import atomic_path
 
-FILES_AT_ONCE = 16
-"""osmium reads each file with threads of its own."""
+FILES_AT_ONCE = 8
+"""osmium reads each file with threads of its own, and some ten megabytes of memory."""
 
 WAYS_AT_MOST = 1000
 """An area that lacks more ways than this (a country, an ocean) is not completed: its outline says
@@ -70,6 +72,8 @@ def _write(pieces: Sequence[Path], path: Path) -> int:
             for same in osmium.zip_processors(*readers):
                 writer.add(next(element for element in same if element is not None))
                 count += 1
+        del readers
+    give_back()
     return count
 
 
@@ -77,21 +81,23 @@ def missing_ways(pieces: Sequence[Path]) -> tuple[list[int], list[str]]:
     """Return the ids of ways that areas lack, sorted, and the areas that lack too many."""
     import osmium
 
-    ways: set[int] = set()
+    found = array("q")  # a set would take ten times as much
     areas: dict[int, set[int]] = {}
     kinds = osmium.osm.WAY | osmium.osm.RELATION
     for piece in pieces:
         elements: Any = osmium.FileProcessor(str(piece), kinds)
         for element in elements:
             if element.is_way():
-                ways.add(element.id)
+                found.append(element.id)
             elif element.tags.get("type") in AREA_RELATIONS:
                 members = {member.ref for member in element.members if member.type == "w"}
                 areas.setdefault(element.id, set()).update(members)
+    wanted = {way for members in areas.values() for way in members}
+    ways = wanted.intersection(found)
     lacking = {osm_id: members - ways for osm_id, members in areas.items()}
     left_out = sorted(osm_id for osm_id, lacks in lacking.items() if len(lacks) > WAYS_AT_MOST)
-    wanted = {way for lacks in lacking.values() if len(lacks) <= WAYS_AT_MOST for way in lacks}
-    return sorted(wanted), [f"relation/{osm_id}" for osm_id in left_out]
+    missing = {way for lacks in lacking.values() if len(lacks) <= WAYS_AT_MOST for way in lacks}
+    return sorted(missing), [f"relation/{osm_id}" for osm_id in left_out]
 
 
 def base_of(piece: Path) -> str:
