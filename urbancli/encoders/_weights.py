@@ -36,6 +36,9 @@ PORTABLE = re.compile(r"(?P<name>[^/]+)@sha256:(?P<short>[0-9a-f]{12})")
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 
+ANSWER_S = 10.0
+"""How long the hub may take for its first answer."""
+
 GIVE_FOLDER = "or give a local folder of them, as --encoder satellite=clip:FOLDER does"
 
 
@@ -240,6 +243,8 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
     except ValueError as err:
         raise UsageError(f"{named} is no id of a model on the hub: write it as org/name") from err
     try:
+        # snapshot_download waits without end for a hub that takes the question and never answers.
+        huggingface_hub.HfApi().model_info(hub_id, revision=revision, timeout=ANSWER_S)
         folder = Path(ask())
     except errors.GatedRepoError as err:
         raise ServiceError(
