@@ -27,7 +27,7 @@ from urbancli.description import (
     item_file,
 )
 from urbancli.grid import Grid
-from urbancli.layers import listed_files, open_city
+from urbancli.layers import open_city
 from urbancli.licences import LICENCES, known_licences, licences, producers
 from urbancli.workspace import Workspace, open_parquet, read_table, write_tables
 
@@ -165,7 +165,7 @@ def test_describing_again_changes_nothing_and_the_manifest_lists_all(
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in copy.root.rglob("*.json")}
     paths = describe(copy, KEY)
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in copy.root.rglob("*.json")} == before
-    listed = listed_files(copy, KEY)
+    listed = copy.listed_files(KEY)
     assert {path.relative_to(copy.city_dir(KEY)).as_posix() for path in paths} <= set(listed)
 
 
@@ -181,7 +181,7 @@ def test_a_changed_layer_takes_its_item_out_of_the_manifest_first(
     write_tables(path, groups, schema=table.schema.remove_metadata(), metadata=facts)
     describe(copy, KEY)
     assert not item_file(copy, KEY, "pois").exists()
-    listed = set(listed_files(copy, KEY))
+    listed = set(copy.listed_files(KEY))
     assert not {"stac/pois.json", "stac/naip.json", "ATTRIBUTION.md"} & listed
     assert {"stac/sentinel2.json", "stac/entities.json"} <= listed
     assert _item(copy, "naip")["properties"]["urban:rows"] == 50

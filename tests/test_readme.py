@@ -39,7 +39,17 @@ def test_every_option_the_readme_names_exists() -> None:
     text = README.read_text()
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--json"}
     help_text = ""
-    for command in ("fetch", "encode", "train", "embed", "bench", "list", "demo", "validate", "export"):
+    for command in (
+        "fetch",
+        "encode",
+        "train",
+        "embed",
+        "bench",
+        "list",
+        "demo",
+        "validate",
+        "export",
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "urbancli", command, "--help"],
             capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"},

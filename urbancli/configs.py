@@ -63,19 +63,25 @@ def overridden(base: Any, overrides: Sequence[str]) -> Any:
     return config
 
 
-def restored(config_class: Any, saved: Mapping[str, Any], whose: str) -> Any:
+def restored(
+    config_class: Any, saved: Mapping[str, Any], whose: str, *, grown: bool = False
+) -> Any:
     """Return a dataclass whose fields were written as JSON, where tuples became lists.
 
     Args:
         config_class: the dataclass.
         saved: its fields.
         whose: what it is of, for the error.
+        grown: whether fields may have been added since, which then have their defaults: where a
+            default gives what there was before the field.
 
     Raises:
         UrbanError: it has other fields by now.
     """
     values = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
     fields = dataclasses.fields(config_class)
+    if grown:
+        values = {**dataclasses.asdict(config_class()), **values}
     if set(values) != {field.name for field in fields}:
         raise UrbanError(f"{whose} has other settings by now: give `urban train` again")
     return config_class(**{field.name: values[field.name] for field in fields if field.init})

@@ -8,7 +8,7 @@ are concatenated; where any gives a bag of tokens, the tokens of each stand in c
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from urbancli import plugins
 from urbancli.configs import overridden, restored
+from urbancli.encoders._basemap_style import VERSION as MAP_VERSION
 from urbancli.encoders.base import Encoder, State
 from urbancli.errors import UsageError
 from urbancli.grid import Places
@@ -37,6 +38,9 @@ DEFAULTS = {
 }
 """The encoder of a modality where none is chosen; none needs a download. Of other modalities
 nothing is read unless an encoder is chosen."""
+
+VIEW_VERSIONS = {"basemap": MAP_VERSION}
+"""Of what encoders are given of a layer, where that is not the layer itself."""
 
 WHOLE_TILE = np.array([0, 0, 1, 0, 1, 1, 0, 1], np.float32)
 """Corners of a tile, in its own sides, counter-clockwise from the south-west."""
@@ -68,6 +72,7 @@ class Chosen:
             "config": self.encoder.config(),
             "weights": self.encoder.weights(),
             "window_m": self.encoder.reach_m(modality),
+            "view": VIEW_VERSIONS.get(modality, 0),
         }
 
 
@@ -82,13 +87,15 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def choose(options: Iterable[str] = ()) -> Choice:
+def choose(options: Iterable[str] = (), views: Collection[str] = ()) -> Choice:
     """Return the encoders of every modality that has any.
 
     Args:
         options: `MODALITY=ENCODER[:MODEL][,KEY=VALUE…]`, e.g. `satellite=clip,tokens=mean`; of a
             group of modalities those count that the encoder can encode. What is named for a
             modality replaces its default; several named for one are used together.
+        views: modalities of a city that show what another one holds too (`CityLayers.views`): they
+            have no default.
 
     Raises:
         UsageError: an option is not of that form, or names what there is not.
@@ -112,7 +119,11 @@ def choose(options: Iterable[str] = ()) -> Choice:
             if chosen in named.setdefault(modality, []):
                 raise UsageError(f"{chosen.title} is given twice for {modality}: give it once")
             named[modality].append(chosen)
-    usual = {modality: [load_encoder(name)] for modality, name in DEFAULTS.items()}
+    usual = {
+        modality: [load_encoder(name)]
+        for modality, name in DEFAULTS.items()
+        if modality not in views
+    }
     return {modality: tuple(encoders) for modality, encoders in {**usual, **named}.items()}
 
 
@@ -147,7 +158,7 @@ def encoder_of(facts: Mapping[str, Any]) -> Chosen:
     """
     whose = f"encoder {facts['name']}"
     module = plugins.load("encoders", facts["name"])
-    return Chosen(facts["name"], restored(module.Encoder, facts["config"], whose))
+    return Chosen(facts["name"], restored(module.Encoder, facts["config"], whose, grown=True))
 
 
 def described() -> list[dict[str, Any]]:
@@ -169,9 +180,14 @@ def described() -> list[dict[str, Any]]:
     return found
 
 
-def unusual(encoders: Choice) -> dict[str, str]:
-    """Return the encoders of the modalities that are not read through their default."""
-    usual = choose()
+def unusual(encoders: Choice, views: Collection[str] = ()) -> dict[str, str]:
+    """Return the encoders of the modalities that are not read through their default.
+
+    Args:
+        encoders: of a city.
+        views: as of `choose`.
+    """
+    usual = choose((), views)
     return {
         modality: " + ".join(chosen.title for chosen in chosen_ones)
         for modality, chosen_ones in encoders.items()
@@ -212,6 +228,7 @@ def _fit(
     about = [chosen.name, encoder.version, encoder.config()]
     # Encoders without weights keep the fingerprints they had before there were others.
     about += [weights] if (weights := encoder.weights()) else []
+    about += [VIEW_VERSIONS[modality]] if modality in VIEW_VERSIONS else []
     key = fingerprint([about, seed, city.checksum(modality), _where(places)])
     path = city.workspace.token_dir(city.key, modality, f"fit-{key}") / "state.safetensors"
     state = _load_state(path)
@@ -245,10 +262,13 @@ def encode_cached(
         state_fingerprint: likewise.
     """
 
-    def made(mark: str, encode: Callable[[int, int], Tokens]) -> Tokens:
+    least = min(chosen.encoder.block_places for chosen in encoders)
+
+    def made(mark: str, encode: Callable[[int, int], Tokens], block_places: int) -> Tokens:
         key = fingerprint([city.checksum(modality), *_where(places), mark])
         folder = city.workspace.token_dir(city.key, modality, key)
-        return write_tokens(folder, {"modality": modality, "state": mark}, len(places), encode)
+        facts = {"modality": modality, "state": mark}
+        return write_tokens(folder, facts, len(places), encode, block_places)
 
     marks = state_fingerprint.split("+")
     parts = []
@@ -261,12 +281,13 @@ def encode_cached(
             _check(tokens, part, f"{chosen.name} on {modality}")
             return tokens
 
-        parts.append(made(mark, encode))
+        parts.append(made(mark, encode, chosen.encoder.block_places))
     if len(parts) == 1:
         return parts[0]
     return made(
         state_fingerprint,
         lambda start, stop: joined([part.take(np.arange(start, stop)) for part in parts]),
+        least,
     )
 
 

@@ -20,7 +20,7 @@ import shapely
 
 from urbancli.city import synthetic_marks
 from urbancli.errors import UrbanError, UsageError, unknown
-from urbancli.grid import Grid, Places, places_from_table
+from urbancli.grid import Grid, Places, cells_of_ids, places_from_table
 from urbancli.workspace import BBOX_TYPE, Workspace, geometries, open_parquet, read_json, read_table
 
 NOMINAL_PIXEL_M = {"sentinel2": 10.0, "naip": 0.6, "sentinel1": 10.0}
@@ -134,8 +134,8 @@ class PixelLayer:
         self._cache: OrderedDict[int, dict[tuple[int, int], Any]] = OrderedDict()
         self._bytes = 0
         for group in range(self._file.num_row_groups):
-            ids = self._file.read_row_group(group, columns=["place_id"]).column(0).to_pylist()
-            self._group_of.update({_cell(place): group for place in ids})
+            ids = self._file.read_row_group(group, columns=["place_id"]).column(0)
+            self._group_of.update(dict.fromkeys(_cells(ids), group))
 
     def window(
         self, x: float, y: float, size_m: float
@@ -205,9 +205,9 @@ class PixelLayer:
         )
         tiles = {}
         shape = (len(self.bands), self._side, self._side)
-        for row in table.to_pylist():
+        for cell, row in zip(_cells(table.column("place_id")), table.to_pylist(), strict=True):
             samples = np.frombuffer(row["pixels"], self.dtype.newbyteorder("<")).reshape(shape)
-            tiles[_cell(row["place_id"])] = (samples, unpack_valid(row, self._side))
+            tiles[cell] = (samples, unpack_valid(row, self._side))
             self._bytes += samples.nbytes
         self._cache[group] = tiles
         while self._bytes > CACHE_BYTES and len(self._cache) > 1:
@@ -215,9 +215,8 @@ class PixelLayer:
             self._bytes -= sum(samples.nbytes for samples, _ in old.values())
 
 
-def _cell(place_id: str) -> tuple[int, int]:
-    column, row = place_id.split("_")[2:]
-    return int(column), int(row)
+def _cells(place_ids: pa.ChunkedArray) -> list[tuple[int, int]]:
+    return [(column, row) for column, row in cells_of_ids(place_ids.combine_chunks()).tolist()]
 
 
 def pack_valid(valid: npt.NDArray[np.bool_]) -> tuple[float, bytes]:
@@ -304,10 +303,15 @@ class CityLayers:
 
     def modalities(self) -> list[str]:
         """Return the modalities this city has data for; `coords` always, some as views."""
-        have = set(self.workspace.layers(self.key)) | {"coords"}
-        if "entities" in have:
-            have |= {"pois", "basemap"}
+        have = {"coords", *self.workspace.layers(self.key), *self.views()}
+        have |= {"pois"} if "entities" in have else set()
         return [name for name in MODALITIES if name in have]
+
+    def views(self) -> list[str]:
+        """Return the modalities that only show again what `entities` holds, in another way."""
+        layers = self.workspace.layers(self.key)
+        names = ("buildings", "aoi", "basemap") if "entities" in layers else ()
+        return [name for name in names if name not in layers]
 
     def source_layer(self, modality: str) -> str:
         """Return the layer a modality is read from: its own, or the entities it is a view of."""
@@ -330,7 +334,7 @@ class CityLayers:
             return ""
         path = self._existing(self.source_layer(modality))
         name = path.relative_to(self.workspace.city_dir(self.key)).as_posix()
-        listed = listed_files(self.workspace, self.key)
+        listed = self.workspace.listed_files(self.key)
         if name not in listed:
             raise UrbanError(
                 f"{path} is not in the city's manifest (a fetch did not end, or it was copied "
@@ -377,24 +381,3 @@ def fetched_area(workspace: Workspace, key: str, also: Sequence[str] = ()) -> di
             f"`urban fetch --city {key}` again, with --bbox or --aoi if it had one"
         )
     return city
-
-
-def listed_files(workspace: Workspace, key: str) -> dict[str, dict[str, Any]]:
-    """Return the files of a city's manifest: path → sha256 and bytes; none without a manifest.
-
-    Raises:
-        UrbanError: the manifest is broken.
-    """
-    path = workspace.manifest_file(key)
-    if not path.exists():
-        return {}
-    files = read_json(path).get("files")
-    whole = isinstance(files, dict) and all(
-        isinstance(entry, dict) and "sha256" in entry for entry in files.values()
-    )
-    if not whole:
-        raise UrbanError(
-            f"{path} does not list the city's files: delete it and run the same "
-            f"`urban fetch --city {key}` again"
-        )
-    return dict(files or {})

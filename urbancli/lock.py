@@ -15,7 +15,7 @@ import shapely
 
 from urbancli.city import City
 from urbancli.errors import UrbanError
-from urbancli.layers import fetched_area, listed_files
+from urbancli.layers import fetched_area
 from urbancli.workspace import (
     Workspace,
     fingerprint,
@@ -131,7 +131,7 @@ def standing(workspace: Workspace, key: str, given: Collection[Path]) -> Standin
     Raises:
         UrbanError: a file that this fetch does not make is damaged or not of `urban fetch`.
     """
-    listed = listed_files(workspace, key)
+    listed = workspace.listed_files(key)
     found = Standing({"city": None, "layers": {}, "labels": {}})
     kinds = {
         "layers": ("provenance", {n: workspace.layer_file(key, n) for n in workspace.layers(key)}),
@@ -216,6 +216,6 @@ def write_lock(workspace: Workspace, key: str, lock: dict[str, Any]) -> None:
 
 def unlist(workspace: Workspace, key: str, path: Path) -> None:
     """Take a file that is about to be replaced out of the manifest: its checksum will be wrong."""
-    files = listed_files(workspace, key)
+    files = workspace.listed_files(key)
     if files.pop(path.relative_to(workspace.city_dir(key)).as_posix(), None) is not None:
         write_json(workspace.manifest_file(key), {"files": files})

@@ -83,6 +83,26 @@ class Workspace:
         """Return where the blocks of an unfinished layer wait; gone once it is compacted."""
         return self.city_dir(city) / ".staging" / f"{layer}-{fingerprint}"
 
+    def listed_files(self, city: str) -> dict[str, dict[str, Any]]:
+        """Return the files of a city's manifest: path → sha256 and bytes; none without a manifest.
+
+        Raises:
+            UrbanError: the manifest is broken.
+        """
+        path = self.manifest_file(city)
+        if not path.exists():
+            return {}
+        files = read_json(path).get("files")
+        whole = isinstance(files, dict) and all(
+            isinstance(entry, dict) and "sha256" in entry for entry in files.values()
+        )
+        if not whole:
+            raise UrbanError(
+                f"{path} does not list the city's files: delete it and run the same "
+                f"`urban fetch --city {city}` again"
+            )
+        return dict(files or {})
+
     def token_dir(self, city: str, modality: str, fingerprint: str) -> Path:
         """Return the cache of one encoder's output over a city."""
         return self.city_dir(city) / "tokens" / f"{modality}-{fingerprint}"

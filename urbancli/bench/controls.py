@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.embeddings import Alignment, aggregate
-from urbancli.encoding import Choice, choose, encode_cached, fit_encoders, reach_of, unusual
+from urbancli.encoding import Choice, choose, encode_cached, fit_encoders, reach_of
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
@@ -133,9 +133,9 @@ def position_features(places: Places) -> npt.NDArray[np.float64]:
 def concatenations(city: CityLayers, places: Places, runs: Sequence[Run]) -> list[Contestant]:
     """Return the control of all pooled frozen features side by side: of the default encoders, and
     once more for all other encoders that runs read through."""
-    choices = {"": choose()}
+    choices = {"": choose((), city.views())}
     for run in runs:
-        choices.setdefault(encoders_text(run.encoders), {**choices[""], **run.encoders})
+        choices.setdefault(encoders_text(run), {**choices[""], **run.encoders})
     found = [_concatenation(city, places, choice, text) for text, choice in choices.items()]
     return [one for one in found if one is not None]
 
@@ -173,9 +173,9 @@ def _concatenation(
     )
 
 
-def encoders_text(choice: Choice) -> str:
-    """Return the encoders that are not the default of their modality, in words."""
-    return ", ".join(f"{modality}={title}" for modality, title in unusual(choice).items())
+def encoders_text(run: Run) -> str:
+    """Return the encoders of a run that are not the default of their modality, in words."""
+    return ", ".join(f"{name}={title}" for name, title in run.facts["encoders"].items())
 
 
 # --- runs ------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
         run.hold_out,
         settings_of(run),
         run.mismatch(city),
-        encoders_text(run.encoders),
+        encoders_text(run),
         max((reach_of(encoders, name) for name, encoders in run.encoders.items()), default=0.0),
     )
 
@@ -207,7 +207,7 @@ def settings_of(run: Run) -> str:
     facts = run.facts
     without = [f"without {name}" for name in facts["without"]]
     precision = [facts["precision"]] if facts["precision"] != "float32" else []
-    encoders = [text] if (text := encoders_text(run.encoders)) else []
+    encoders = [text] if (text := encoders_text(run)) else []
     return ", ".join([*facts["overrides"], *without, *precision, *encoders])
 
 

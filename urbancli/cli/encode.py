@@ -35,7 +35,7 @@ def command(
     from urbancli.report.encoded import render_encoded
 
     workspace = workspace_of(context)
-    choice = choose(encoder_options(workspace, encoder or []))
+    options = encoder_options(workspace, encoder or [])
     named = expand_modalities([one.partition("=")[0].strip() for one in encoder or []])
     cities = list(dict.fromkeys(map(city_key, city))) if city else workspace.cities()
     if not cities:
@@ -45,7 +45,7 @@ def command(
         opened = open_city(workspace, key)
         for mark in opened.marks().values():
             say(f"{key} is {mark}")
-        have = opened.modalities()
+        have, choice = opened.modalities(), choose(options, opened.views())
         wanted = [name for name in have if name in choice and (not named or name in named)]
         if not wanted:
             raise UsageError(

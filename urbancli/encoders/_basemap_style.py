@@ -17,6 +17,9 @@ import pyarrow.compute as pc
 
 from urbancli.grid import Integers
 
+VERSION = 1
+"""Raised whenever the same entities would be drawn otherwise."""
+
 ANY = "*"
 """Stands for every value but `no`."""
 

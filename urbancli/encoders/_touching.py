@@ -1,6 +1,8 @@
 """Which entities touch the squares of places, how large they are, and where their boxes lie."""
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,16 +57,29 @@ class Touching:
 
 def touching(city: CityLayers, modality: str, places: Places) -> Touching:
     """Return the entities of a modality that touch the squares of places."""
-    table = city.entities(modality)
-    geometry = city.grid.project_geometry(geometries(table))
+    table, geometry, tree = _layer(city, modality, city.checksum(modality))
     # Pairs come in any order; a token's place in its bag is the entity's row in the layer.
-    place, entity = shapely.STRtree(geometry).query(places.boxes(), predicate="intersects")
+    place, entity = tree.query(places.boxes(), predicate="intersects")
     present = city.holds(places)
     place, entity = place[present[place]], entity[present[place]]
     order = np.lexsort([entity, place])
     place, entity = place[order], entity[order]
     used, entity = np.unique(entity, return_inverse=True)
     return Touching(table.take(pa.array(used)), geometry[used], entity, place, present)
+
+
+@functools.lru_cache(maxsize=1)
+def _layer(city: CityLayers, modality: str, checksum: str) -> tuple[pa.Table, Geometries, Any]:
+    """Return a layer, its geometries in metres and a tree of them: once for all blocks of places.
+
+    Args:
+        city: whose.
+        modality: which.
+        checksum: of the layer's file: another file is read anew.
+    """
+    table = city.entities(modality)
+    geometry = city.grid.project_geometry(geometries(table))
+    return table, geometry, shapely.STRtree(geometry)
 
 
 def sizes(

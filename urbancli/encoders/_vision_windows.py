@@ -59,6 +59,7 @@ class VisionEncoder(base.Encoder):
 
     modalities: ClassVar[tuple[str, ...]] = MODALITIES
     version: ClassVar[int] = 1
+    block_places: ClassVar[int] = 512  # bags of hundreds of patches each
     needs: ClassVar[str] = "red, green, blue"
     kinds: ClassVar[tuple[str, ...]] = ()
     default_width: ClassVar[int | None] = None

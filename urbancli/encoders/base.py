@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
-from urbancli.tokens import Tokens
+from urbancli.tokens import BLOCK_PLACES, Tokens
 
 State = Mapping[str, npt.NDArray[Any]]
 """What `fit` learnt, as named arrays; may be empty."""
@@ -32,6 +32,7 @@ class Encoder(ABC):
             that read no neighbourhood.
         needs: what it must find in the layer, in a few words, e.g. `red, green, blue`.
         licence: of the weights it loads by default; empty where it loads none.
+        block_places: places encoded and kept at a time, as many as `encode` is given.
     """
 
     modalities: ClassVar[tuple[str, ...]]
@@ -39,6 +40,7 @@ class Encoder(ABC):
     window_m: float
     needs: ClassVar[str] = ""
     licence: ClassVar[str] = ""
+    block_places: ClassVar[int] = BLOCK_PLACES
 
     def fit(self, city: CityLayers, modality: str, places: Places, seed: int) -> State:
         """Return what the encoder must learn from places before it can encode; default nothing."""

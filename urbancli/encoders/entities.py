@@ -50,6 +50,7 @@ class Encoder(base.Encoder):
 
     modalities: ClassVar[tuple[str, ...]] = ("entities", "buildings", "aoi")
     version: ClassVar[int] = 2
+    block_places: ClassVar[int] = 512  # bags of hundreds of tokens each
     window_m: float = field(default=float(TILE_M), init=False)
     tag_width: int = 128
 

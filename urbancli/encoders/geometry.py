@@ -44,6 +44,7 @@ class Encoder(base.Encoder):
 
     modalities: ClassVar[tuple[str, ...]] = ("entities", "buildings", "aoi")
     version: ClassVar[int] = 1
+    block_places: ClassVar[int] = 512  # bags of hundreds of tokens each
     window_m: float = field(default=float(TILE_M), init=False)
     frame: Literal["box", "tile", "both"] = "both"
     octaves: int = _fourier.OCTAVES

@@ -11,9 +11,10 @@ band is zero here, close to its mean in the training images (22 of 10,000). The 
 it, and nothing is resampled. The authors round reflectance to eight bits first; this does not.
 
 The weights are published as pickles only, which are never read here. Whoever trusts one converts it
-once, to a folder with one file: in Python, `safetensors.torch.save_file(torch.load(FILE,
-weights_only=True), "FOLDER/model.safetensors")`. Names of timm's ViT are understood (TorchGeo's
-file has them), and so is a folder that `transformers.ViTModel` of 13 channels was saved to.
+once, to a folder with one file: what torch's `load` with `weights_only=True` gives of it, saved by
+`safetensors.torch.save_file` as FOLDER/model.safetensors. Names of timm's ViT are understood
+(TorchGeo's file has them), and so is a folder that `transformers.ViTModel` of 13 channels was saved
+to.
 """
 
 import functools

@@ -36,6 +36,7 @@ class Encoder(TextEncoder):
 
     modalities: ClassVar[tuple[str, ...]] = ("entities", "buildings", "aoi")
     version: ClassVar[int] = 1
+    block_places: ClassVar[int] = 512  # bags of hundreds of tokens each
     needs: ClassVar[str] = "tags"
     window_m: float = field(default=float(TILE_M), init=False)
     shape: bool = False

@@ -129,7 +129,7 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
     # Files of one name, or named as a method of the package, are told apart by their content.
     method = f"{slug(Path(method_name).stem)[:40]}-{code[:8]}" if own else method_name
     config = configure(module.Config, options.preset, options.overrides)
-    choice = choose(options.encoders)
+    choice = choose(options.encoders, city.views())
     modalities, without = _modalities(city, module, method, choice, options.without)
     encoders = {name: choice[name] for name in modalities}
     places = city.tiles()
@@ -151,7 +151,7 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         "overrides": sorted(options.overrides),
         "without": without,
         "precision": options.precision,
-        "encoders": unusual(encoders),
+        "encoders": unusual(encoders, city.views()),
         "config": dataclasses.asdict(config),
         "modalities": list(modalities),
         "pretraining": "inductive" if hold_out else "transductive",
@@ -220,7 +220,7 @@ def create_run(
     """
     plan = _plan(city, method_name, options)
     for name in city.modalities():
-        if name not in (*plan.encoders, *plan.facts["without"], "basemap"):
+        if name not in (*plan.encoders, *plan.facts["without"], *city.views()):
             say(f"{name} is not read: choose an encoder of it with --encoder {name}=…")
     folder = workspace.run_dir(plan.name)
     sweep(folder)

@@ -36,7 +36,7 @@ OUTPUTS = ("curves.parquet", "embeddings.parquet")
 KEYS = (
     "method", "city", "preset", "seed", "pretraining", "hold_out", "inputs", "parameters", "data",
     "files", "fingerprint", "modalities", "own_method", "overrides", "precision", "widths",
-    "without",
+    "without", "encoders",
 )  # fmt: skip
 """What `run.json` must say."""
 
@@ -219,7 +219,9 @@ def _encoder_fault(facts: Mapping[str, Any], modality: str) -> str:
         now = encoder_of(facts).facts(modality)
     except UrbanError as err:
         return f"cannot be had ({err})"
-    return "" if fingerprint(now) == fingerprint(dict(facts)) else "has changed"
+    # Settings added since have the values that they had before they were settings.
+    then = {**facts, "config": now["config"]}
+    return "" if fingerprint(now) == fingerprint(then) else "has changed"
 
 
 def open_run(workspace: Workspace, name: str) -> Run:

@@ -6,7 +6,6 @@ from typing import Any
 
 from urbancli.description import attribution, attribution_file, item, item_file, item_text
 from urbancli.errors import UrbanError
-from urbancli.layers import listed_files
 from urbancli.lock import layer_fingerprint
 from urbancli.validation.city import City
 from urbancli.validation.findings import Findings
@@ -23,7 +22,7 @@ def check_manifest(workspace: Workspace, key: str, findings: Findings) -> dict[s
     path, folder = workspace.manifest_file(key), workspace.city_dir(key)
     again = f"run the same `urban fetch --city {key}` again"
     try:
-        listed = listed_files(workspace, key)
+        listed = workspace.listed_files(key)
     except UrbanError as err:
         findings.fault(path, str(err).split(": ")[0], f"delete it and {again}")
         return {}
