@@ -100,9 +100,9 @@ def _stream(path: Path, text: Path, places: Any) -> Content:
     factory = osmium.geom.WKBFactory()
     tagged = osmium.filter.EmptyTagFilter()
     tagged.enable_for(osmium.osm.NODE)
-    # Elements go to the text file and no further, but for streets: osmium hands over the areas
-    # that it has put together whenever an element comes back, and piles them up until then.
-    few = osmium.filter.KeyFilter("highway")
+    # Elements go to the text file and no further, but for a few in a hundred: osmium hands over the
+    # areas that it has put together whenever an element comes back, and piles them up until then.
+    few = osmium.filter.KeyFilter("bridge", "landuse", "natural", "railway", "waterway")
     few.enable_for(osmium.osm.NODE | osmium.osm.WAY | osmium.osm.RELATION)
     areas: dict[int, bytes] = {}
     text.unlink(missing_ok=True)

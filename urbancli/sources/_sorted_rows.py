@@ -1,7 +1,7 @@
-"""Rows that come in any order and leave in that of a layer's file; meanwhile they lie on disk.
+"""Rows that come in any order and leave in that of a layer's file; if many, they wait on disk.
 
 What lies there are two files without a name, which go with the process whatever ends it: the rows
-as they came, and the rows by the row group that they will be in. In memory are some row groups
+as they came, and the rows by the row group that they will be in. In memory are then some row groups
 and, of every row, 25 bytes that sort it.
 """
 
@@ -24,6 +24,9 @@ from urbancli.workspace import boxes_of, geometry_types
 GROUP_ROWS = 65536
 """Rows of a row group."""
 
+HELD_BYTES = 96 << 20
+"""Of rows that are held in memory; when there are more, all go to disk."""
+
 BATCH_BYTES = 16 << 20
 """Of rows that are put on disk at a time."""
 
@@ -42,7 +45,9 @@ class SortedRows:
         self.blocks: list[str] = []
         self.types: list[str] = []
         self.bounds: list[float] = [0.0] * 4
-        self._came, self._grouped = _Batches(schema), _Batches(schema)
+        self._held: list[pa.Table] = []
+        self._bytes = 0
+        self._came: _Batches | None = None
         self._schema = schema
         self._numbers: dict[str, int] = {}
         self._keys: list[tuple[npt.NDArray[Any], ...]] = []
@@ -50,7 +55,7 @@ class SortedRows:
         self._batches_of: list[list[tuple[int, npt.NDArray[np.uint32]]]] = []
 
     def add(self, table: pa.Table, rank: Integers, halo: bool) -> None:
-        """Put rows on disk.
+        """Take rows.
 
         Args:
             table: of the schema, with `block`, `bbox` and `geometry`.
@@ -72,7 +77,14 @@ class SortedRows:
         self.bounds = [*low.tolist(), *high.tolist()]
         self.types = sorted({*self.types, *geometry_types(table.column("geometry"))})
         self.blocks = list(self._numbers)
-        self._came.add(table)
+        self._bytes += table.nbytes
+        self._held.append(table)
+        if self._came is None and self._bytes > HELD_BYTES:
+            self._came = _Batches(self._schema)
+        if self._came is not None:
+            for each in self._held:
+                self._came.add(each)
+            self._held = []
 
     def sort(self, blocks: Sequence[str]) -> None:
         """Put the rows in order, all of which have been added.
@@ -80,7 +92,6 @@ class SortedRows:
         Args:
             blocks: ids of all blocks, in the order that decides between rows at one place.
         """
-        self._came.finish()
         ranks, halos, numbers, centres = zip(*self._keys, strict=True)
         self._keys = []
         place = {name: position for position, name in enumerate(blocks)}
@@ -90,11 +101,18 @@ class SortedRows:
         keys = (self._rank, self._halo, blocks_at[self._block], _hilbert(centres))
         del ranks, halos, numbers, centres
         self._order = np.lexsort(keys).astype(np.uint32)
+        if self._came is not None:
+            self._by_group(self._came)
+
+    def _by_group(self, came: "_Batches") -> None:
+        """Put rows that lie on disk there once more, by row group."""
+        came.finish()
         position = np.empty_like(self._order)
         position[self._order] = np.arange(len(position), dtype=np.uint32)
+        self._grouped = _Batches(self._schema)
         self._batches_of = [[] for _ in range(0, len(position), GROUP_ROWS)]
         begin = 0
-        for table in self._came:
+        for table in came:
             here = position[begin : begin + table.num_rows]
             begin += len(here)
             self._scatter(table, here)
@@ -112,6 +130,11 @@ class SortedRows:
 
     def groups(self) -> Iterator[pa.Table]:
         """Yield the row groups, in order."""
+        if self._came is None:
+            whole = pa.concat_tables(self._held).combine_chunks()
+            for start in range(0, len(self._order), GROUP_ROWS):
+                yield whole.take(pa.array(self._order[start : start + GROUP_ROWS]))
+            return
         for batches in self._batches_of:
             table = pa.concat_tables([self._grouped.get(number) for number, _ in batches])
             yield table.take(pa.array(np.argsort(np.concatenate([each for _, each in batches]))))
@@ -120,7 +143,7 @@ class SortedRows:
         """Return the rows of one block, those of the halo last, each by rank."""
         number, begin = self._numbers.get(block, -1), 0
         found, rows = [self._schema.empty_table()], [np.zeros(0, dtype=np.int64)]
-        for table in self._came:
+        for table in self._held if self._came is None else self._came:
             here = np.flatnonzero(self._block[begin : begin + table.num_rows] == number)
             found.append(table.take(pa.array(here)))
             rows.append(here + begin)
