@@ -38,6 +38,21 @@ def test_encoders_run_alone_and_once(urban: Urban, workspace: Path) -> None:
     ]
 
 
+def test_a_view_of_the_entities_is_read_where_an_encoder_is_chosen(
+    urban: Urban, workspace: Path
+) -> None:
+    """With the very encoder that a layer of buildings of its own would have by default."""
+    done = urban("-w", workspace, "encode", "--encoder", "buildings=entities", "--json")
+    (row,) = done.json()
+    assert row["modality"] == "buildings" and row["tokens"] > 1000
+    train = ("-w", workspace, "train", "--method", "urbanfusion", *FEW, "--json")
+    (facts,) = urban(*train, "--encoder", "buildings=entities").json()
+    assert "buildings" in facts["modalities"] and facts["encoders"] == {"buildings": "entities"}
+    (usual,) = urban(*train).json()
+    assert "buildings" not in usual["modalities"]
+    assert len(Workspace(workspace).runs()) == 2, "neither takes the other's name"
+
+
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
