@@ -203,7 +203,9 @@ def test_what_is_remembered_is_bounded(
     assert embedded.decoded == 5 + 3
 
 
-def test_broken_photos_are_missing(tiny: Callable[..., Any], folder: Path) -> None:
+def test_broken_photos_are_missing_and_told(
+    tiny: Callable[..., Any], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = jpeg(7)
     shots: list[Shot] = [
         ("cut", 150, 150, whole[:200], False),
@@ -218,6 +220,8 @@ def test_broken_photos_are_missing(tiny: Callable[..., Any], folder: Path) -> No
         found = encoder.encode(city, "streetview", places, {})
         assert found.present.tolist() == (builder.offsets(places) == 0).all(axis=1).tolist()
         np.testing.assert_allclose(found.values, [wanted], atol=1e-6)
+    (told,) = caplog.messages  # once: what is remembered is not told again
+    assert told.startswith("3 of 4 photos cannot be decoded")
 
 
 def test_a_block_without_any_photo_has_the_same_width(

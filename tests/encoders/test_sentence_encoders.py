@@ -201,12 +201,16 @@ def test_many_lengths_in_several_batches(folder: Path, monkeypatch: pytest.Monke
     np.testing.assert_allclose(model.vectors(texts), directly(folder, texts), atol=2e-6)
 
 
-def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:
+def test_long_texts_are_cut_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     short = save_sentence_model(tmp_path / "short", CLS, longest=16)
     model = SentenceModel(find(str(short)))
     texts = ["a " * 14, "a " * 15, "b " * 40, "cafe"]
     found = model.vectors(texts)
     assert model.longest == 16 and model.truncated == 2
+    (told,) = caplog.messages
+    assert told.startswith("2 of 4 texts are longer than the 16 tokens")
     np.testing.assert_allclose(found, directly(short, texts, longest=16), atol=2e-6)
     np.testing.assert_allclose(found[0], found[1], atol=2e-6)
 

@@ -7,6 +7,7 @@ may differ in its last digits with the other texts of its batch and with the dev
 """
 
 import functools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -34,6 +35,8 @@ BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
 
 MEMORY_BYTES = 256 << 20
 """Vectors that a model remembers, about."""
+
+LOG = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 DEFAULT_WIDTH = 384
@@ -117,9 +120,15 @@ class SentenceModel:
         tokens = self._tokenizer(list(texts), truncation=True, max_length=self.longest)["input_ids"]
         self.encoded += len(texts)
         full = [text for text, ids in zip(texts, tokens, strict=True) if len(ids) >= self.longest]
-        self.truncated += sum(
+        cut = sum(
             len(self._tokenizer(text, verbose=False)["input_ids"]) > self.longest for text in full
         )
+        self.truncated += cut
+        if cut:
+            LOG.warning(
+                "%d of %d texts are longer than the %d tokens that the model reads: they are cut",
+                cut, len(texts), self.longest,
+            )  # fmt: skip
         for batch in batches([len(ids) for ids in tokens], BATCH_TOKENS[self._device]):
             padded = self._tokenizer.pad(
                 {"input_ids": [tokens[number] for number in batch]}, return_tensors="pt"

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from urbancli.workspace import open_parquet, read_table
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+
+LOG = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"
 DEFAULT_WIDTH = 768
@@ -171,11 +174,17 @@ class Embedded:
         """
         known = self._remembered
         new = np.array([photo not in known for photo in ids.tolist()], dtype=bool)
-        names = deque(ids[new].tolist())
+        names, broken = deque(ids[new].tolist()), 0
         for photos in self._views(rows[new]):
             for vector in self._embedded(photos):
                 known[names.popleft()] = vector
                 self.decoded += 1
+                broken += vector is None
+        if broken:
+            LOG.warning(
+                "%d of %d photos cannot be decoded and are missing: `urban validate` names them",
+                broken, int(new.sum()),
+            )  # fmt: skip
         found = [known[photo] for photo in ids.tolist()]
         whole = np.array([vector is not None for vector in found], dtype=bool)
         values = np.zeros((len(found), self._vision.width), np.float32)
