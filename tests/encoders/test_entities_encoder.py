@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from urbancli.encoders import _fourier, _touching, entities
 from urbancli.encoders._hashing import hash_words
+from urbancli.encoding import load_encoder
+from urbancli.errors import UsageError
 from urbancli.layers import CityLayers
 from urbancli.workspace import geometries
 
@@ -163,3 +165,9 @@ def test_boxes_enclose_their_shape_and_are_no_larger_than_needed(
     np.testing.assert_allclose(sides[0], -sides[2], atol=1e-6)
     assert sides[0][0] * sides[1][1] - sides[0][1] * sides[1][0] >= -1e-6
     assert corners[0].sum() <= corners.sum(axis=1).min() + 1e-9
+
+
+@pytest.mark.parametrize("width", [0, -1, 65537])
+def test_widths_out_of_range(width: int) -> None:
+    with pytest.raises(UsageError, match=r"does not fit: tag_width is from 1 to 65536$"):
+        load_encoder("entities", [f"tag_width={width}"])

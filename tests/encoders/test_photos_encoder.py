@@ -325,7 +325,7 @@ def test_a_city_without_photos_is_told(tiny: Callable[..., Any], folder: Path) -
         photos.Encoder(model=str(folder)).encode(city, "streetview", places, {})
 
 
-@pytest.mark.parametrize("setting", ["photos=0", "window_m=-1", "tokens=all"])
+@pytest.mark.parametrize("setting", ["photos=0", "window_m=-1", "window_m=1e300", "tokens=all"])
 def test_settings_out_of_range(setting: str) -> None:
     with pytest.raises(UsageError, match=setting.partition("=")[0]):
         choose([f"streetview=photos,{setting}"])

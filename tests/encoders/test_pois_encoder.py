@@ -5,10 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import shapely
 
 from urbancli.encoders import pois
 from urbancli.encoders._hashing import hash_words, text_grams
+from urbancli.encoding import load_encoder
+from urbancli.errors import UsageError
 from urbancli.workspace import geometries
 
 # Open to the east: its centroid lies in the gap, in the next tile.
@@ -113,3 +116,17 @@ def test_grams_mark_words_and_fold_case() -> None:
     assert text_grams("Le BAR") == ["<le>", "<le", "le>", "<bar>", "<ba", "bar", "ar>"]
     assert "bar" in text_grams("barber") and "<bar>" not in text_grams("barber")
     assert text_grams("") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        *((f"category_width={width}", "from 1 to 65536") for width in (0, -1, 65537)),
+        *((f"text_width={width}", "from 1 to 65536") for width in (0, -3, 10**12)),
+        *((f"window_m={side}", "above 0, at most 20000") for side in (-5, 0, 1e300)),
+    ],
+)
+def test_settings_out_of_range(setting: str, wanted: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(UsageError, match=f"^{name}=.* does not fit: {name} is {wanted}$"):
+        load_encoder("pois", [setting])

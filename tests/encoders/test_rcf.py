@@ -261,6 +261,10 @@ def test_what_a_user_can_mend_says_so(tiny: Build) -> None:
         encoder.fit(city, "sentinel2", places, 0)
     with pytest.raises(UrbanError, match="too coarse"):
         encoder.fit(city, "sentinel1", places, 0)
+    fine = builder.open()[0].pixels("naip")
+    fine.pixel_m = 0.5
+    with pytest.raises(UrbanError, match=r"too fine .* \(12000 a side\): set window_m=5000 or"):
+        _convolution.windows(fine, places, 6000.0, 3)
     state = encoder.fit(city, "naip", places, 0)
     with pytest.raises(UrbanError, match="has 3 bands, the encoder was fitted on 4"):
         encoder.encode(city, "sentinel2", places, state)
@@ -494,11 +498,18 @@ KINDS = ("centre", "scale")
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"window_m": 0.0}, "window_m is above 0"),
-        ({"filters": 0}, "filters is at least 1"),
-        ({"patch_px": 0}, "patch_px is at least 1"),
-        ({"grid": 0}, "grid is at least 1"),
-        ({"basemap_windows_m": (300.0, -1.0)}, "basemap_windows_m is a list of sides above 0"),
+        ({"window_m": 0.0}, "window_m is above 0, at most 20000"),
+        ({"window_m": 1e9}, "window_m is above 0, at most 20000"),
+        ({"filters": 0}, "filters is from 1 to 65536"),
+        ({"filters": 10**12}, "filters is from 1 to 65536"),
+        ({"patch_px": 0}, "patch_px is from 1 to 32"),
+        ({"patch_px": 33}, "patch_px is from 1 to 32"),
+        ({"grid": 0}, "grid is from 1 to 64"),
+        ({"grid": 10**9}, "grid is from 1 to 64"),
+        *(
+            ({"basemap_windows_m": sides}, "is a list of sides from 10 to 20000 metres")
+            for sides in [(), (300.0, -1.0), (1e-300,), (0.001,), (9.9, 300.0), (300.0, 1e9)]
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], message: str) -> None:

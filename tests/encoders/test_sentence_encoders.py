@@ -322,7 +322,9 @@ def test_chosen_by_name_and_kept_without_a_path(
     np.testing.assert_array_equal(again.values, tokens.values)
 
 
-@pytest.mark.parametrize("setting", ["nearest=0", "window_m=0", "pool=max", "precision=int8"])
+@pytest.mark.parametrize(
+    "setting", ["nearest=0", "window_m=0", "window_m=1e300", "pool=max", "precision=int8"]
+)
 def test_settings_out_of_range(setting: str) -> None:
     with pytest.raises(UsageError, match=setting.partition("=")[0]):
         choose([f"pois=sentences,{setting}"])

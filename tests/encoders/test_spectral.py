@@ -299,6 +299,8 @@ def test_what_a_user_can_mend_is_told(tiny: Build) -> None:
         encoder.fit(city, "sentinel2", places, 0)
     with pytest.raises(UrbanError, match="has only 4 pixels a side"):
         encoder.fit(city, "sentinel1", places, 0)
+    with pytest.raises(UrbanError, match="too coarse for windows of 1 m: bring imagery of 1 m or"):
+        spectral.Encoder(window_m=1.0).fit(city, "naip", places, 0)
     state = encoder.fit(city, "naip", places, 0)
     other = tiny(3, 2, key="other")
     other.pixels("naip", mosaic(4, 60, 90).astype(np.uint8))
@@ -313,6 +315,7 @@ def test_what_a_user_can_mend_is_told(tiny: Build) -> None:
     ("setting", "message"),
     [
         ({"window_m": -1.0}, "window_m is above 0"),
+        ({"window_m": 1e7}, "at most 20000"),
         ({"levels": 1}, "levels is from 2 to 16"),
         ({"levels": 17}, "levels is from 2 to 16"),
         ({"distances_px": (1, 0)}, "distances_px is a list of pixels"),

@@ -235,6 +235,7 @@ def test_a_vocabulary_serves_another_city(tiny: Callable[..., Any], town: Any) -
     np.testing.assert_allclose(np.expm1(found.values), wanted, atol=1e-6)
 
 
-def test_settings_out_of_range() -> None:
-    with pytest.raises(UsageError, match="size=0"):
-        choose(["entities=tagcounts,size=0"])
+@pytest.mark.parametrize("setting", ["size=0", "size=65537"])
+def test_settings_out_of_range(setting: str) -> None:
+    with pytest.raises(UsageError, match=setting):
+        choose([f"entities=tagcounts,{setting}"])

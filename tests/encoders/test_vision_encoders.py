@@ -17,7 +17,7 @@ from urbancli.encoders import _vision, _weights
 from urbancli.encoders._images import Images
 from urbancli.encoders._vision_windows import VisionEncoder
 from urbancli.encoding import encode_cached, encoder_of, fit_encoders, load_encoder
-from urbancli.errors import UsageError
+from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
 
@@ -304,7 +304,9 @@ def test_missing_bands_and_other_numbers_of_them_are_refused(
     folders: dict[str, Path], town: tuple[CityLayers, Places]
 ) -> None:
     city, places = town
-    with pytest.raises(UsageError, match=r"sentinel2 has no band B04, it has b0, b1, b2: set"):
+    with pytest.raises(
+        UsageError, match=r"sentinel2 has no band B04, it has b0, b1, b2: set bands=b0,b1,b2 "
+    ):
         made("vit", folders["vit"], bands=("b0", "b1", "red")).encode(city, "sentinel2", places, {})
     with pytest.raises(UsageError, match=r"takes 3 bands, not 2 \(b0, b1\): set bands=…"):
         made("vit", folders["vit"], bands=("b0", "b1")).encode(city, "sentinel2", places, {})
@@ -326,6 +328,15 @@ def test_bands_go_by_colour_in_any_layer() -> None:
     sentinel2 = Named(("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08"), "uint16")
     assert encoder._pick(sentinel2, "sentinel2") == [3, 2, 1, 7]
     assert encoder._pick(Named(("red", "green", "blue", "nir"), "uint8"), "naip") == [0, 1, 2, 3]
+    nameless = Named(("band1", "band2", "band3", "band4"), "uint8")
+    assert encoder._pick(nameless, "naip") == [0, 1, 2, 3]
+    own = load_encoder("vit", ["bands=band4,red,band2"]).encoder
+    assert isinstance(own, VisionEncoder)
+    assert own._pick(nameless, "naip") == [3, 0, 1]
+    with pytest.raises(UsageError, match=r"set bands=band1,band2,band3 \(those that are band4"):
+        own._pick(Named(("band1", "band2", "band3"), "uint8"), "naip")
+    with pytest.raises(UsageError, match="sentinel2 has no band B02, B03, B04, B08, it has band1"):
+        encoder._pick(nameless, "sentinel2")
     ours = load_encoder("ssl4eo").encoder
     assert isinstance(ours, VisionEncoder)
     all_of = (*(f"B{n:02}" for n in range(1, 9)), "B8A", "B09", "B11", "B12")
@@ -345,11 +356,23 @@ def test_white_is_the_layers_own_unless_set() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["batch=0", "window_m=-1", "low=5,high=5", "tokens=some", "precision=int8"]
-)
+    "setting",
+    [
+        "batch=0", "batch=100000000000", "window_m=-1", "window_m=1", "window_m=9.9",
+        "window_m=1e7", "low=5,high=5", "tokens=some", "precision=int8",
+    ],
+)  # fmt: skip
 def test_settings_out_of_range_are_refused(setting: str) -> None:
     with pytest.raises(UsageError, match="does not fit"):
         load_encoder("vit", setting.split(","))
+
+
+def test_windows_smaller_than_a_pixel_are_refused(folders: dict[str, Path], tiny: Build) -> None:
+    builder = tiny(2, 2)
+    builder.pixels("sentinel2", np.zeros((3, 4, 4), np.uint16))
+    city, places = builder.open()
+    with pytest.raises(UrbanError, match="pixels of 150 m are too coarse for windows of 60 m: "):
+        made("vit", folders["vit"], window_m=60.0).encode(city, "sentinel2", places, {})
 
 
 def test_scaling_is_as_set(folders: dict[str, Path], town: tuple[CityLayers, Places]) -> None:
@@ -575,8 +598,6 @@ def test_ssl4eo_of_other_files_says_what_it_wants(
     thirteen: tuple[Path, Path], tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file, save_file
-
-    from urbancli.errors import UrbanError
 
     with pytest.raises(
         UrbanError, match=r"published as a pickle only .* --encoder sentinel2=ssl4eo"

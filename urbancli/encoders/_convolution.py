@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.encoders._images import Images, Window
+from urbancli.encoders._windows import check_pixels
 from urbancli.encoders.base import State
 from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import BLOCK_TILES, Places
@@ -161,7 +162,7 @@ def image_responses(
     def job(window: Window) -> Callable[[], tuple[int, int, Floats]]:
         number, samples, valid = window[0], *finite(*window[1:])
         side = len(valid)
-        _check_side(side, patch_px, window_m / side, window_m)
+        check_pixels(window_m, window_m / side, patch_px)
         boxes = boxes_of(side, patch_px, grid)
         return lambda: (number, side, box_sums(samples, valid, start, start, boxes, state)[0])
 
@@ -183,18 +184,10 @@ def windows(
 ) -> tuple[Integers, Integers, int]:
     """Return first column, first row and side of windows in pixels, as `PixelLayer.window`."""
     side = round(window_m / layer.pixel_m)
-    _check_side(side, patch_px, layer.pixel_m, window_m)
+    check_pixels(window_m, layer.pixel_m, patch_px)
     columns = np.round(places.x / layer.pixel_m - side / 2).astype(np.int64)
     rows = np.round(-places.y / layer.pixel_m - side / 2).astype(np.int64)
     return columns, rows, side
-
-
-def _check_side(side: int, patch_px: int, pixel_m: float, window_m: float) -> None:
-    if side < patch_px:
-        raise UrbanError(
-            f"pixels of {pixel_m:g} m are too coarse for windows of {window_m:g} m: "
-            f"bring imagery of {window_m / patch_px:g} m or finer"
-        )
 
 
 def _check_bands(bands: int, state: State) -> None:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from urbancli.configs import check_range
 from urbancli.encoders import _weights, base
-from urbancli.encoders._images import Images, Window, open_images
+from urbancli.encoders._images import Images, Window, colour_names, open_images
 from urbancli.encoders._vision import Constants, Floats, Vision, open_vision, scaled_images
+from urbancli.encoders._windows import LARGEST_M, SMALLEST_IMAGE_M
 from urbancli.encoders.base import State
 from urbancli.errors import UsageError
 from urbancli.grid import Places
@@ -78,8 +79,10 @@ class VisionEncoder(base.Encoder):
 
     def __post_init__(self) -> None:
         """Refuse settings out of their range."""
-        check_range("batch", self.batch, "at least 1", self.batch >= 1)
-        check_range("window_m", self.window_m, "at least 0", self.window_m >= 0)
+        check_range("batch", self.batch, "from 1 to 4096", 1 <= self.batch <= 4096)
+        fits = self.window_m == 0 or SMALLEST_IMAGE_M <= self.window_m <= LARGEST_M
+        wanted = f"0, or from {SMALLEST_IMAGE_M:.0f} to {LARGEST_M:.0f}"
+        check_range("window_m", self.window_m, wanted, fits)
         check_range("high", self.high, "above low", self.high > self.low or self.high == 0)
         check_range("bands", ",".join(self.bands), "a list of names", all(self.bands))
 
@@ -108,7 +111,7 @@ class VisionEncoder(base.Encoder):
 
     def opened(self) -> Vision:
         """Return the model, loaded."""
-        return open_vision(_weights.find(self.model), self.kinds, self.constants)
+        return open_vision(_weights.find(self.model), self.kinds, self.constants, self.bands)
 
     def encode(self, city: CityLayers, modality: str, places: Places, state: State) -> Tokens:
         """Return the tokens of the squares around places; see the class.
@@ -189,17 +192,19 @@ class VisionEncoder(base.Encoder):
 
     def _pick(self, images: Images, modality: str) -> list[int]:
         """Return which bands of a layer are wanted, −1 for a band of zeros."""
-        names = [
-            name if name in images.bands else BAND_NAMES.get(modality, {}).get(name, name)
-            for name in self.bands
-        ]
-        missing = set(names) - {*images.bands, *self.missing_bands}
+        number = {name: n for n, name in enumerate(colour_names(images.bands, modality))}
+        number |= {name: n for n, name in enumerate(images.bands)}
+        sensor = BAND_NAMES.get(modality, {})
+        names = [name if name in number else sensor.get(name, name) for name in self.bands]
+        missing = set(names) - {*number, *self.missing_bands}
         if missing:
+            example = ",".join(images.bands[: len(self.bands)])
             raise UsageError(
                 f"{modality} has no band {', '.join(sorted(missing))}, it has "
-                f"{', '.join(images.bands)}: set bands=… or choose another encoder"
+                f"{', '.join(images.bands)}: set bands={example} (those that are "
+                f"{', '.join(self.bands)}, in this order) or choose another encoder"
             )
-        return [images.bands.index(name) if name in images.bands else -1 for name in names]
+        return [number.get(name, -1) for name in names]
 
     def _high(self, images: Images, modality: str) -> float:
         if modality in HIGH:

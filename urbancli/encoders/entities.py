@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from urbancli.configs import check_range
 from urbancli.encoders import _fourier, base
 from urbancli.encoders._hashing import hashed_bags
 from urbancli.encoders._touching import sizes, touching
@@ -53,6 +54,11 @@ class Encoder(base.Encoder):
     block_places: ClassVar[int] = 512  # bags of hundreds of tokens each
     window_m: float = field(default=float(TILE_M), init=False)
     tag_width: int = 128
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        fits = 1 <= self.tag_width <= 65536
+        check_range("tag_width", self.tag_width, "from 1 to 65536", fits)
 
     def encode(self, city: CityLayers, modality: str, places: Places, state: State) -> Tokens:
         """Return the tokens; the square is a tile's, around the centre of each place."""

@@ -15,6 +15,7 @@ import shapely
 from urbancli.configs import check_range
 from urbancli.encoders import _weights, base
 from urbancli.encoders._vision import KINDS, open_vision
+from urbancli.encoders._windows import check_window
 from urbancli.encoders.base import State
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
@@ -72,7 +73,7 @@ class Encoder(base.Encoder):
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        check_range("window_m", self.window_m, "above 0", self.window_m > 0)
+        check_window(self.window_m)
         check_range("photos", self.photos, "at least 1", self.photos >= 1)
 
     def width(self, modality: str) -> int | None:

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from urbancli.configs import check_range
 from urbancli.encoders import base
 from urbancli.encoders._hashing import hashed_bags, text_grams
+from urbancli.encoders._windows import check_window
 from urbancli.encoders.base import State
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, poi_category
@@ -37,6 +39,13 @@ class Encoder(base.Encoder):
     window_m: float = 600.0
     category_width: int = 64
     text_width: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        check_window(self.window_m)
+        for name in ("category_width", "text_width"):
+            width = getattr(self, name)
+            check_range(name, width, "from 1 to 65536", 1 <= width <= 65536)
 
     def encode(self, city: CityLayers, modality: str, places: Places, state: State) -> Tokens:
         """Return the vectors of places."""

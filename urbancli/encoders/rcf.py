@@ -22,6 +22,7 @@ from urbancli.configs import check_range
 from urbancli.encoders import _convolution, base
 from urbancli.encoders._convolution import Floats, Responses
 from urbancli.encoders._images import Images, open_images
+from urbancli.encoders._windows import LARGEST_M, SMALLEST_IMAGE_M, check_window
 from urbancli.encoders.base import State
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
@@ -68,6 +69,10 @@ class Encoder(base.Encoder):
     Imagery is seen in its own pixels in a window of `window_m`; `basemap` in several windows,
     `basemap_windows_m`, by the same filters, drawn from all of them: global features are
     concatenated, bags joined, window by window.
+
+    A value of a cell, also of the whole window where cells are wanted, may differ in its last digit
+    of float16 with the other places that are encoded together: the sums of a group of windows are
+    cut where any of them is.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("sentinel2", "naip", "sentinel1", "basemap")
@@ -82,13 +87,14 @@ class Encoder(base.Encoder):
 
     def __post_init__(self) -> None:
         """Refuse settings out of their range."""
-        check_range("window_m", self.window_m, "above 0", self.window_m > 0)
-        check_range("filters", self.filters, "at least 1", self.filters >= 1)
-        check_range("patch_px", self.patch_px, "at least 1", self.patch_px >= 1)
-        check_range("grid", self.grid, "at least 1", self.grid >= 1)
+        check_window(self.window_m)
+        check_range("filters", self.filters, "from 1 to 65536", 1 <= self.filters <= 65536)
+        check_range("patch_px", self.patch_px, "from 1 to 32", 1 <= self.patch_px <= 32)
+        check_range("grid", self.grid, "from 1 to 64", 1 <= self.grid <= 64)
         sides = self.basemap_windows_m
-        fits = bool(sides) and min(sides) > 0
-        check_range("basemap_windows_m", sides, "a list of sides above 0", fits)
+        fits = bool(sides) and all(SMALLEST_IMAGE_M <= side <= LARGEST_M for side in sides)
+        wanted = f"a list of sides from {SMALLEST_IMAGE_M:.0f} to {LARGEST_M:.0f} metres"
+        check_range("basemap_windows_m", ",".join(f"{side:g}" for side in sides), wanted, fits)
 
     def reach_m(self, modality: str) -> float:
         """Return the side of the largest window."""

@@ -10,6 +10,7 @@ import shapely
 
 from urbancli.configs import check_range
 from urbancli.encoders._texts import DEFAULT_MODEL, DEFAULT_WIDTH, TextEncoder
+from urbancli.encoders._windows import check_window
 from urbancli.encoders.base import State
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, poi_category
@@ -49,7 +50,7 @@ class Encoder(TextEncoder):
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        check_range("window_m", self.window_m, "above 0", self.window_m > 0)
+        check_window(self.window_m)
         check_range("nearest", self.nearest, "at least 1", self.nearest >= 1)
 
     def width(self, modality: str) -> int | None:

@@ -29,7 +29,8 @@ import numpy.typing as npt
 
 from urbancli.configs import check_range
 from urbancli.encoders import _convolution, base
-from urbancli.encoders._images import Images, Window, open_images
+from urbancli.encoders._images import Images, Window, colour_names, open_images
+from urbancli.encoders._windows import check_window
 from urbancli.encoders.base import State
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
@@ -47,16 +48,14 @@ COLOURS = {
     "nir": ("nir", "b08", "b8"),
     "swir": ("swir", "swir16", "swir1", "b11"),
 }
-"""What the bands of the indices are called, in layers from services and in files, in small letters.
-The four bands of NAIP are red, green, blue and nir also where a file names none."""
+"""What the bands of the indices are called, in layers from services and in files, in small letters;
+those of NAIP also where a file names none, see `colour_names`."""
 
 INDICES = {"ndvi": ("nir", "red"), "ndwi": ("green", "nir"), "ndbi": ("swir", "nir")}
 """(a − b) / (a + b), 0 where a + b is."""
 
 INDEX_STEPS = 32767
 """Steps from −1 to 0 that the quantiles of an index are rounded to: 16 bits sort far faster."""
-
-NAMELESS = ("band1", "band2", "band3", "band4")
 
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Rows and columns to a pixel's neighbour at distance 1: 0°, 90°, 135° and 45°."""
@@ -101,7 +100,7 @@ class Encoder(base.Encoder):
 
     def __post_init__(self) -> None:
         """Refuse settings out of their range."""
-        check_range("window_m", self.window_m, "above 0", self.window_m > 0)
+        check_window(self.window_m)
         check_range("levels", self.levels, "from 2 to 16", 2 <= self.levels <= 16)
         fits = bool(self.distances_px) and min(self.distances_px) >= 1
         check_range("distances_px", self.distances_px, "a list of pixels, at least 1", fits)
@@ -210,9 +209,7 @@ class Encoder(base.Encoder):
 
 def index_bands(bands: Sequence[str], modality: str) -> npt.NDArray[np.int64]:
     """Return the numbers of the two bands (I, 2) of each index that bands allow."""
-    names = [name.lower() for name in bands]
-    if modality == "naip" and tuple(names) == NAMELESS:
-        names = ["red", "green", "blue", "nir"]
+    names = [name.lower() for name in colour_names(bands, modality)]
     found = {
         colour: names.index(name)
         for colour, known in COLOURS.items()

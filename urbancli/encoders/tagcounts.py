@@ -45,7 +45,7 @@ class Encoder(base.Encoder):
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        check_range("size", self.size, "at least 1", self.size >= 1)
+        check_range("size", self.size, "from 1 to 65536", 1 <= self.size <= 65536)
 
     def width(self, modality: str) -> int | None:
         """Return the width of a token where no vocabulary decides it."""
