@@ -299,3 +299,24 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UrbanError, match="cannot write"):
         write_tokens(tmp_path / "file/below", FACTS, SIZE, encoder_of(whole()), BLOCK)
+
+
+def test_two_processes_write_the_same_tokens_once(tmp_path: Path) -> None:
+    """The second waits while the first is at its blocks, and then finds them whole."""
+    script = (
+        "import pathlib, sys, time\n"
+        "import numpy as np\n"
+        "from urbancli.tokens import single_tokens, write_tokens\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "def encode(start, stop):\n"
+        "    (folder.parent / f'began-{start}').open('a').write('x')\n"
+        "    time.sleep(0.2)\n"
+        "    return single_tokens(np.arange(start, stop, dtype=np.float32)[:, None])\n"
+        "print(write_tokens(folder, {}, 40, encode, 10).values.sum())\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "tokens")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == ["780.0", "780.0"]
+    began = sorted(tmp_path.glob("began-*"))
+    assert [file.read_text() for file in began] == ["x"] * 4, "each block was encoded once"
+    assert not (tmp_path / "tokens/blocks").exists()

@@ -84,7 +84,16 @@ def restored(
         values = {**dataclasses.asdict(config_class()), **values}
     if set(values) != {field.name for field in fields}:
         raise UrbanError(f"{whose} has other settings by now: give `urban train` again")
-    return config_class(**{field.name: values[field.name] for field in fields if field.init})
+    kinds = typing.get_type_hints(config_class)
+    try:
+        given = {field.name: values[field.name] for field in fields if field.init}
+        return config_class(**{k: _parse(_as_text(v), kinds[k]) for k, v in given.items()})
+    except (ValueError, TypeError, UsageError) as err:
+        raise UrbanError(f"{whose} has settings that do not fit: give `urban train` again") from err
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _parse(text: str, kind: Any) -> Any:

@@ -107,7 +107,7 @@ def choose(options: Iterable[str] = (), views: Collection[str] = ()) -> Choice:
             raise UsageError(
                 f"'{option}' is not MODALITY=ENCODER, e.g. satellite=rcf or satellite=clip:FOLDER"
             )
-        chosen = _chosen(what.strip())
+        chosen = load_named(what.strip())
         group = expand_modalities([where.strip()])
         fitting = [name for name in group if name in chosen.encoder.modalities]
         if not fitting:
@@ -127,7 +127,7 @@ def choose(options: Iterable[str] = (), views: Collection[str] = ()) -> Choice:
     return {modality: tuple(encoders) for modality, encoders in {**usual, **named}.items()}
 
 
-def _chosen(text: str) -> Chosen:
+def load_named(text: str) -> Chosen:
     """Return the encoder of `NAME[:MODEL][,KEY=VALUE…]`; a part without `=` goes on a list."""
     head, *rest = text.split(",")
     name, _, model = head.partition(":")

@@ -6,6 +6,7 @@ the files: what a killed or failed fetch planned and never finished is not in it
 """
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,27 @@ def fetched_city(workspace: Workspace, key: str) -> City | None:
             f"{key}` with --bbox or --aoi again"
         ) from err
     return City(key, area, entry["epsg"], entry["origin"])
+
+
+@contextlib.contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes a folder, and keep others waiting; made if it is missing.
+
+    Raises:
+        UrbanError: the folder cannot be made.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as err:
+        raise UrbanError(f"cannot write {folder}: {err.strerror or err}") from err
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.errors import UrbanError
+from urbancli.lock import turn
 from urbancli.workspace import atomic_path, read_json, sweep, write_json
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def write_tokens(
 
     A finished block waits in `blocks/`: a call that was killed goes on where it stopped. When all
     are there they are joined, one in memory at a time, to the files that `Tokens.save` would have
-    written, `tokens.json` last. Until then the disk holds them twice.
+    written, `tokens.json` last. Until then the disk holds them twice. A second process waits.
 
     Args:
         folder: of these tokens alone: its name says what they depend on.
@@ -231,17 +232,18 @@ def write_tokens(
         ValueError: blocks differ in width, dtype or kind: a bug of the encoder.
     """
     blocks = folder / "blocks"
-    if not (folder / "tokens.json").exists():
-        sweep(folder)
-        paths = []
-        for start in range(0, max(size, 1), block_places):
-            stop = min(start + block_places, size)
-            paths.append(blocks / f"{start:09d}-{stop:09d}.npz")
-            if not paths[-1].exists():
-                _save_block(paths[-1], encode(start, stop), stop - start)
-        bag = _join(folder, paths)
-        write_json(folder / "tokens.json", {**facts, "bag": bag})
-    shutil.rmtree(blocks, ignore_errors=True)
+    with turn(folder):
+        if not (folder / "tokens.json").exists():
+            sweep(folder)
+            paths = []
+            for start in range(0, max(size, 1), block_places):
+                stop = min(start + block_places, size)
+                paths.append(blocks / f"{start:09d}-{stop:09d}.npz")
+                if not paths[-1].exists():
+                    _save_block(paths[-1], encode(start, stop), stop - start)
+            bag = _join(folder, paths)
+            write_json(folder / "tokens.json", {**facts, "bag": bag})
+        shutil.rmtree(blocks, ignore_errors=True)
     return load_tokens(folder)
 
 

@@ -13,6 +13,7 @@ from urbancli.bench.evaluation import (
     at_random,
     compare,
     make_exam,
+    plain_score,
     score,
 )
 from urbancli.bench.splits import NotScored, Split
@@ -148,7 +149,9 @@ def test_random_folds_ask_the_same_of_the_same_units(kind: str) -> None:
         np.testing.assert_array_equal(train, random.split.fold != fold)
     np.testing.assert_array_equal(at_random(exam, 3).split.fold, random.split.fold)
     assert (at_random(exam, 4).split.fold != random.split.fold).any()
-    assert answer(random, x).scored.all()
+    answers = answer(random, x)
+    assert answers.scored.all()
+    assert plain_score(random, answers) == pytest.approx(score(random, answers).value, abs=1e-12)
 
 
 def test_random_folds_flatter_what_only_knows_the_neighbours() -> None:

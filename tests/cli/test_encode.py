@@ -3,11 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Town, Urban
-from urbancli.workspace import Workspace, read_json
+from urbancli.workspace import Workspace, read_json, write_json
 
 CITY = "synthetic-town"
 FEW = ("--set", "epochs=1")
@@ -104,6 +105,33 @@ def test_a_chosen_encoder_goes_with_its_run(urban: Urban, workspace: Path) -> No
             assert row["difference_concatenation"] == pytest.approx(difference, abs=1e-9)
 
 
+def test_a_run_whose_encoder_is_gone_is_not_scored_and_the_others_are(
+    urban: Urban, workspace: Path
+) -> None:
+    train = ("-w", workspace, "train", "--method", "urbanfusion", *FEW, "--json")
+    (kept,), (lost,) = urban(*train).json(), urban(*train, "--encoder", "naip=spectral").json()
+    path = workspace / "runs" / _run_of(workspace, lost) / "run.json"
+    facts = read_json(path)
+    facts["data"]["encoders"]["naip"][0]["name"] = "gone"
+    write_json(path, facts)
+    done = urban("-w", workspace, "bench", "--json")
+    assert done.code == 0, done.err
+    rows = [row for row in done.json()["rows"] if row["method"] == "urbanfusion"]
+    for row in rows:
+        mine = row["run"] == _run_of(workspace, kept)
+        assert (row["value"] is not None) == mine
+        assert mine or "the encoder of naip cannot be had" in row["note"]
+    done = urban("-w", workspace, "embed", "--run", path.parent.name)
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+
+
+def _run_of(workspace: Path, facts: dict[str, Any]) -> str:
+    """Return the name of the run of these facts."""
+    every = {name: read_json(workspace / "runs" / name / "run.json")
+             for name in Workspace(workspace).runs()}  # fmt: skip
+    return next(n for n, own in every.items() if own["fingerprint"] == facts["fingerprint"])
+
+
 def test_urban_toml_chooses_what_no_option_does(urban: Urban, workspace: Path) -> None:
     toml = workspace / "urban.toml"
     toml.write_text(
@@ -113,7 +141,20 @@ def test_urban_toml_chooses_what_no_option_does(urban: Urban, workspace: Path) -
     assert rows["naip"] == "rcf + rcf,filters=8" and rows["pois"] == "pois,text_width=4"
     done = urban("-w", workspace, "encode", "--encoder", "naip=rcf,filters=4", "--json")
     assert [row["encoder"] for row in done.json()] == ["rcf,filters=4"]
+    # An option for one of a group leaves the file's choice for the others.
+    toml.write_text('[encoders]\nosm = "geometry"\n')
+    done = urban("-w", workspace, "encode", "--encoder", "buildings=tagcounts", "--encoder",
+                 "entities=entities", "--json")  # fmt: skip
+    rows = {row["modality"]: row["encoder"] for row in done.json()}
+    assert rows == {"entities": "entities", "buildings": "tagcounts"}
+    train = ("-w", workspace, "train", "--method", "urbanfusion", *FEW, "--json")
+    (facts,) = urban(*train, "--encoder", "buildings=tagcounts").json()
+    assert facts["encoders"] == {
+        "entities": "geometry", "buildings": "tagcounts", "aoi": "geometry"
+    }  # fmt: skip
     for content, remedy in (
+        ("[encoders]\nnaip = []", "is no name and no list of names"),
+        ("[encoders]\nnaip = 'rfc'", "urban.toml, encoders.naip: unknown encoder 'rfc'"),
         ("[encoders", "cannot be read"),
         ("[encoder]\nnaip = 'rcf'", "did you mean encoders"),
         ("[encoders]\nnaip = 3", "is no name and no list of names"),

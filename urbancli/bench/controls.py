@@ -134,7 +134,7 @@ def concatenations(city: CityLayers, places: Places, runs: Sequence[Run]) -> lis
     """Return the control of all pooled frozen features side by side: of the default encoders, and
     once more for all other encoders that runs read through."""
     choices = {"": choose((), city.views())}
-    for run in runs:
+    for run in (run for run in runs if not run.mismatch(city)):
         choices.setdefault(encoders_text(run), {**choices[""], **run.encoders})
     found = [_concatenation(city, places, choice, text) for text, choice in choices.items()]
     return [one for one in found if one is not None]
@@ -198,7 +198,7 @@ def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
         settings_of(run),
         run.mismatch(city),
         encoders_text(run),
-        max((reach_of(encoders, name) for name, encoders in run.encoders.items()), default=0.0),
+        run.reach_m,
     )
 
 

@@ -203,8 +203,10 @@ def answer_together(
     ]
 
 
-def _parts(exam: Exam, answers: Answers, scored: Mask) -> Floats:
-    group = np.unique(exam.split.order[scored], return_inverse=True)[1]
+def _parts(exam: Exam, answers: Answers, scored: Mask, *, whole: bool = False) -> Floats:
+    """Return the sums of the metric by group of the split, or of all units as one group."""
+    order = np.zeros(len(scored), dtype=np.int64) if whole else exam.split.order
+    group = np.unique(order[scored], return_inverse=True)[1]
     truth, predicted = exam.target[scored], answers.predicted[scored]
     if exam.task.kind == "classification":
         return confusion(truth, predicted, group, len(exam.classes))
@@ -215,6 +217,11 @@ def score(exam: Exam, answers: Answers) -> Interval:
     """Return the task's metric over all scored units."""
     parts = _parts(exam, answers, answers.scored)
     return interval(parts, _metric(exam), int(answers.scored.sum()))
+
+
+def plain_score(exam: Exam, answers: Answers) -> float:
+    """Return the task's metric over all scored units, without an interval."""
+    return float(_metric(exam)(_parts(exam, answers, answers.scored, whole=True).sum(axis=0)))
 
 
 def compare(exam: Exam, first: Answers, second: Answers) -> Interval:

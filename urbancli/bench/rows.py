@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from urbancli.bench.controls import Contestant, title
-from urbancli.bench.evaluation import Answers, Exam, compare, score
+from urbancli.bench.evaluation import Answers, Exam, compare, plain_score, score
 from urbancli.bench.preparation import Material
 from urbancli.bench.probes.base import probe_for
 from urbancli.bench.statistics import Interval, retention, retention_means
@@ -100,7 +100,7 @@ def inflation(exam: Exam, answers: Answers, spatial: float | None) -> Row:
         answers: to it.
         spatial: the score on spatial folds.
     """
-    return {} if spatial is None else {"inflation": score(exam, answers).value - spatial}
+    return {} if spatial is None else {"inflation": plain_score(exam, answers) - spatial}
 
 
 def _interval(found: Interval, value: str, low: str, high: str) -> Row:

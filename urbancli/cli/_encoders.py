@@ -3,7 +3,7 @@
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from urbancli.errors import UrbanError, unknown
+from urbancli.errors import UrbanError, UsageError, unknown
 
 if TYPE_CHECKING:
     from urbancli.workspace import Workspace
@@ -17,7 +17,8 @@ TABLES = ("encoders",)
 def encoder_options(workspace: "Workspace", given: list[str]) -> tuple[str, ...]:
     """Return `MODALITY=ENCODER…` of the options, and of `urban.toml` for what none names.
 
-    In the file a modality or group names an encoder, or a list of them:
+    In the file a modality or group names an encoder, or a list of them; folders of weights lie
+    beside it, or are given whole:
 
         [encoders]
         satellite = ["rcf", "spectral"]
@@ -25,17 +26,37 @@ def encoder_options(workspace: "Workspace", given: list[str]) -> tuple[str, ...]
     Raises:
         UrbanError: the file is broken, or holds what is not known.
     """
+    from urbancli.encoding import choose, load_named
     from urbancli.layers import expand_modalities
 
     named = {m for one in given for m in expand_modalities([one.partition("=")[0].strip()])}
     options = list(given)
     for where, encoders in _table(workspace, "encoders").items():
         every = encoders if isinstance(encoders, list) else [encoders]
-        if not all(isinstance(one, str) for one in every):
+        if not every or not all(isinstance(one, str) for one in every):
             raise UrbanError(f"{FILE}: encoders.{where} is no name and no list of names: mend it")
-        if not named & set(expand_modalities([where])):
-            options += [f"{where}={one}" for one in every]
+        try:
+            group = expand_modalities([where])
+            if named.isdisjoint(group):
+                choose(own := [f"{where}={_located(workspace, one)}" for one in every])
+                options += own
+                continue
+            # What options name of a group is theirs, the rest is the file's.
+            for one in every:
+                chosen = load_named(_located(workspace, one))
+                fitting = set(chosen.encoder.modalities) - named
+                options += [f"{name}={chosen.title}" for name in group if name in fitting]
+        except UsageError as err:
+            raise UsageError(f"{FILE}, encoders.{where}: {err}") from err
     return tuple(options)
+
+
+def _located(workspace: "Workspace", encoder: str) -> str:
+    """Return an encoder whose folder of weights, where it is one, is found from anywhere."""
+    head, comma, rest = encoder.partition(",")
+    name, colon, model = head.partition(":")
+    folder = workspace.root / model
+    return f"{name}:{folder}{comma}{rest}" if colon and folder.is_dir() else encoder
 
 
 def _table(workspace: "Workspace", name: str) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def _check_out(out: Path, workspace: "Workspace", places: Path | None) -> None:
 
 def _warn(run: "Run", layers: "CityLayers", wanted: "Places") -> None:
     """Say in a line each what makes these embeddings other than those of the run's own tiles."""
-    if clause := run.mismatch(layers):
+    clause = run.mismatch(layers)
+    if clause and "cannot be had" not in clause:  # then its tokens lie here, or an error says so
         say(
             f"warning: {clause} since {run.name} was trained: give its `urban train` again for "
             "embeddings of one piece"

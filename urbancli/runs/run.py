@@ -174,6 +174,12 @@ class Run:
         values[~present] = 0.0
         return values, present
 
+    @property
+    def reach_m(self) -> float:
+        """Side of the largest square that its encoders read, metres."""
+        every = self.facts["data"]["encoders"].values()
+        return max((facts["window_m"] for one in every for facts in one), default=0.0)
+
     @cached_property
     def encoders(self) -> Choice:
         """The encoders that it reads through."""
