@@ -24,6 +24,7 @@ from urbancli.encoders._weights import (
     load_model,
     portable,
     read_facts,
+    reason,
 )
 from urbancli.errors import UrbanError, UsageError
 
@@ -88,11 +89,7 @@ class SentenceModel:
         self._tokenizer = _tokenizer(weights)
         config = self._model.config
         self.width: int = config.hidden_size
-        # Of the kin of RoBERTa, positions are counted from after the padding's; MPNet's is 1.
-        taken = config.pad_token_id + 1 if kind in {"roberta", "xlm-roberta"} else 0
-        taken = 2 if kind == "mpnet" else taken
-        positions = config.max_position_embeddings - taken
-        self.longest: int = min(self._tokenizer.model_max_length, positions)
+        self.longest: int = _longest(weights, kind, config, self._tokenizer)
         self.encoded = 0
         self.truncated = 0
         self._remembered: dict[str, npt.NDArray[np.float32]] = {}
@@ -196,7 +193,7 @@ def pooling_of(weights: Weights) -> str:
     modes = [name.removeprefix("pooling_mode_") for name, on in facts.items() if on is True]
     modes = [facts["pooling_mode"]] if "pooling_mode" in facts else modes
     named = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean"}
-    pools = [named.get(mode, mode) for mode in modes if mode != "include_prompt"]
+    pools = [named.get(str(mode), str(mode)) for mode in modes if mode != "include_prompt"]
     if pools not in (["cls"], ["mean"]):
         said = f"names {' and '.join(pools)}" if pools else "is missing or names none"
         raise UsageError(
@@ -223,6 +220,27 @@ def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
+def _longest(weights: Weights, kind: str, config: Any, tokenizer: Any) -> int:
+    """Return how many tokens of a text a model reads.
+
+    Raises:
+        UrbanError: its files do not say, or say what no text fits in.
+    """
+    try:
+        # Of the kin of RoBERTa, positions are counted from after the padding's; MPNet's is 1.
+        taken = config.pad_token_id + 1 if kind in {"roberta", "xlm-roberta"} else 0
+        taken = 2 if kind == "mpnet" else taken
+        longest = int(min(tokenizer.model_max_length, config.max_position_embeddings - taken))
+    except (TypeError, ValueError):
+        longest = 0
+    if longest < 1:
+        raise UrbanError(
+            f"how many tokens '{weights.folder}' reads is not known: mend model_max_length in its "
+            "tokenizer_config.json, and max_position_embeddings and pad_token_id in its config.json"
+        )
+    return longest
+
+
 def _tokenizer(weights: Weights) -> Any:
     from transformers import AutoTokenizer
 
@@ -232,9 +250,8 @@ def _tokenizer(weights: Weights) -> Any:
             # transformers would make up one without words.
             raise OSError("none of its files is there")
         return AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as err:
-        why = " ".join(str(err).split())[:200] or type(err).__name__
+    except Exception as err:  # transformers lets through whatever a strange setting runs into
         raise UrbanError(
-            f"cannot load the tokenizer in '{weights.folder}' ({why}): bring tokenizer.json and "
-            "tokenizer_config.json beside the weights"
+            f"cannot load the tokenizer in '{weights.folder}' ({reason(err)}): bring "
+            "tokenizer.json and tokenizer_config.json beside the weights"
         ) from err

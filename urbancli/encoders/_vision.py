@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from urbancli.encoders import _weights
 from urbancli.encoders._weights import Weights
-from urbancli.errors import UrbanError
+from urbancli.errors import UrbanError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,10 @@ class Vision:
 
 
 def open_vision(
-    weights: Weights, kinds: Sequence[str], constants: Constants | None = None
+    weights: Weights,
+    kinds: Sequence[str],
+    constants: Constants | None = None,
+    bands: Sequence[str] = (),
 ) -> Vision:
     """Return a model of images.
 
@@ -155,11 +158,22 @@ def open_vision(
         weights: from `_weights.find`.
         kinds: of `KINDS`, those that are wanted.
         constants: of models without preprocessor_config.json; default the kind's.
+        bands: that it is to look at, where known: their number is compared with what its
+            config.json says, before loading takes its seconds.
 
     Raises:
         UrbanError: see `_weights.load_model`; or its settings do not fit together.
+        UsageError: it takes another number of bands.
     """
-    kind = str(_weights.read_facts(weights).get("model_type", ""))
+    facts = _weights.read_facts(weights)
+    kind = str(facts.get("model_type", ""))
+    said = facts.get("vision_config") if kind == "clip" else facts
+    channels = said.get("num_channels") if isinstance(said, dict) else None
+    if kind in kinds and bands and isinstance(channels, int) and channels != len(bands):
+        raise UsageError(
+            f"'{weights.folder}' takes {channels} bands, not {len(bands)} ({', '.join(bands)}): "
+            "set bands=…"
+        )
     name, more, usual = KINDS.get(kind, ("", {}, HALF))
     module = _weights.load_model(name, weights, kinds, **more)
     return vision_of(module, weights, constants or usual)
@@ -167,26 +181,45 @@ def open_vision(
 
 def vision_of(module: Any, weights: Weights, constants: Constants) -> Vision:
     """Return a loaded module with what its files say of its input; see `open_vision`."""
-    config = module.config
     said = _weights.read_facts(weights, "preprocessor_config.json")
-    side, patch = _side(config.image_size), _side(config.patch_size)
-    if config.model_type.startswith("dino"):  # trained on larger images than it is used on
-        side = _side(said.get("crop_size") or said.get("size") or side)
-    if said.get("do_normalize", True):
-        named = [said.get("image_mean", constants[0]), said.get("image_std", constants[1])]
-    else:
-        named = [[0.0], [1.0]]
-    channels = int(config.num_channels)
-    broad = [[*part] * channels if len(part) == 1 else [*part] for part in named]
+    try:
+        side, patch, channels, broad = _input(module.config, said, constants)
+        mode = RESAMPLING.get(said.get("resample", 3), "bicubic")
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as err:
+        raise UrbanError(
+            f"what '{weights.folder}' says of its images is not understood "
+            f"({_weights.reason(err)}): mend its preprocessor_config.json (image_mean, image_std, "
+            "size, crop_size, resample) or config.json (image_size, patch_size, num_channels)"
+        ) from err
     if side % patch or {len(part) for part in broad} != {channels}:
         raise UrbanError(
             f"'{weights.folder}' takes {channels} bands and {side} pixels in patches of {patch}, "
             f"its means are of {len(broad[0])} bands: mend its preprocessor_config.json "
             "(image_mean, image_std, size)"
         )
-    mean, std = (tuple(map(float, part)) for part in broad)
-    mode = RESAMPLING.get(said.get("resample", 3), "bicubic")
-    return Vision(module, side, patch, channels, (mean, std), mode)
+    return Vision(module, side, patch, channels, broad, mode)
+
+
+def _input(
+    config: Any, said: dict[str, Any], constants: Constants
+) -> tuple[int, int, int, Constants]:
+    """Return side and patch in pixels, the number of bands, mean and deviation of each."""
+    side, patch = _side(config.image_size), _side(config.patch_size)
+    if config.model_type.startswith("dino"):  # trained on larger images than it is used on
+        side = _side(said.get("crop_size") or said.get("size") or side)
+    channels = int(config.num_channels)
+    named: dict[str, Any] = {"image_mean": [0.0], "image_std": [1.0]}
+    if said.get("do_normalize", True):
+        named = {key: said.get(key, usual) for key, usual in zip(named, constants, strict=True)}
+    broad = []
+    for key, part in named.items():
+        if not isinstance(part, list | tuple):
+            raise TypeError(f"{key} is {part}, not a list")
+        numbers = tuple(map(float, part))
+        if not np.isfinite(numbers).all() or (key == "image_std" and min(numbers, default=1) <= 0):
+            raise ValueError(f"{key} is {part}")
+        broad.append(numbers * channels if len(numbers) == 1 else numbers)
+    return side, patch, channels, (broad[0], broad[1])
 
 
 def scaled_images(stack: npt.NDArray[Any], low: float, high: float) -> "torch.Tensor":
@@ -210,6 +243,10 @@ def _square(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def _side(size: Any) -> int:
     """Return one side of a square that a model's files give in one of several forms."""
+    number = size
     if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge")
-    return int(size[0] if isinstance(size, list | tuple) else size)
+        number = size.get("height") or size.get("shortest_edge")
+    number = number[0] if isinstance(number, list | tuple) and number else number
+    if not isinstance(number, int | float) or number < 1:
+        raise ValueError(f"{size} is no side of a square")
+    return int(number)

@@ -36,6 +36,8 @@ PORTABLE = re.compile(r"(?P<name>[^/]+)@sha256:(?P<short>[0-9a-f]{12})")
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 
+REPORT_ABOVE = "For details look at the above report!"
+
 ANSWER_S = 10.0
 """How long the hub may take for its first answer."""
 
@@ -81,7 +83,8 @@ def find(model: str) -> Weights:
 def portable(model: str) -> str:
     """Return how files name a model: a folder by its name and checksum, all else as it is.
 
-    Which folder that is on this machine is kept in the user's cache.
+    Which folder that is on this machine is kept in the user's cache: of folders with the same bytes
+    the first that still has them.
 
     Raises:
         UrbanError: the folder holds no weights, or the user's cache cannot be written.
@@ -91,10 +94,11 @@ def portable(model: str) -> str:
         return model
     weights = _weights(folder.absolute())
     short = weights.sha256[:12]
-    path, said = _register(short), {"folder": str(weights.folder)}
+    path = _register(short)
     try:
-        if not path.exists() or read_json(path).get("folder") != said["folder"]:
-            write_json(path, said)
+        # Of folders with the same bytes the first stays: a copy that goes away takes no name along.
+        if not _still_holds(path, short):
+            write_json(path, {"folder": str(weights.folder)})
     except UrbanError as err:
         raise UrbanError(f"{err} (URBAN_CACHE names another folder)") from err
     return f"{weights.folder.resolve().name.replace('@', '_')}@sha256:{short}"
@@ -127,6 +131,11 @@ def load_model(name: str, weights: Weights, kinds: Sequence[str], **more: Any) -
         UrbanError: the files are of another kind of model, broken, or lack some of its weights:
             `transformers` would make those up at random.
     """
+    if not (weights.folder / "config.json").exists():
+        raise UsageError(
+            f"{_said(weights)} has no config.json, which tells the model's type: bring it beside "
+            "the weights"
+        )
     kind = read_facts(weights).get("model_type", "")
     if kind not in kinds:
         raise UsageError(
@@ -153,10 +162,18 @@ def hush() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def reason(err: Exception) -> str:
+    """Return what another library's error says, on one line and not too long.
+
+    transformers points at a report above its error, which `hush` keeps away.
+    """
+    said = " ".join(str(err).replace(REPORT_ABOVE, "").split()).rstrip(" .:")
+    return f"{type(err).__name__}: {said}"[:200] if said else type(err).__name__
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(name: str, weights: Weights, more: tuple[tuple[str, Any], ...]) -> Any:
     import transformers
-    from safetensors import SafetensorError
 
     hush()
     try:
@@ -164,10 +181,9 @@ def _loaded(name: str, weights: Weights, more: tuple[tuple[str, Any], ...]) -> A
             weights.folder, local_files_only=True, use_safetensors=True,
             output_loading_info=True, **dict(more),
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as err:
-        why = " ".join(str(err).split())[:200]
+    except Exception as err:  # transformers lets through whatever a strange setting runs into
         raise UrbanError(
-            f"cannot load {name} of {_said(weights)} ({why}): bring the weights again"
+            f"cannot load {name} of {_said(weights)} ({reason(err)}): bring the weights again"
         ) from err
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -206,6 +222,17 @@ def _checksum(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _register(short: str) -> Path:
     return cache_dir() / "weights" / f"{short}.json"
+
+
+def _still_holds(path: Path, short: str) -> bool:
+    """Return whether the folder that a file of the cache names has the weights of a checksum."""
+    folder = Path(str(read_json(path).get("folder"))) if path.exists() else None
+    if folder is None or not folder.is_dir():
+        return False
+    try:
+        return _weights(folder).sha256.startswith(short)
+    except UrbanError:
+        return False
 
 
 def _registered(model: str, short: str) -> Weights:
@@ -253,13 +280,14 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
         ) from err
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as err:
         raise UsageError(
-            f"the hub has no public model {named}: check the id (HF_TOKEN for a private one), "
-            f"{GIVE_FOLDER}"
+            f"the hub has no public model {named}: check the id (HF_TOKEN for a private one; there "
+            f"is no folder '{hub_id}' either), {GIVE_FOLDER}"
         ) from err
     except Exception as err:  # of whatever HTTP library the hub's client uses
         raise ServiceError(
             f"the weights {named} are not here, and the hub cannot be reached for them "
-            f"({type(err).__name__}): go online once (HTTPS_PROXY, HF_ENDPOINT), {GIVE_FOLDER}"
+            f"({type(err).__name__}; there is no folder '{hub_id}' either): go online once "
+            f"(HTTPS_PROXY, HF_ENDPOINT), {GIVE_FOLDER}"
         ) from err
     if not any(folder.glob("*.safetensors")):
         raise UrbanError(

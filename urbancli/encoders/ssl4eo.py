@@ -80,7 +80,7 @@ class Encoder(VisionEncoder):
         """Return the model, loaded, whichever names its weights have."""
         weights = self._found()
         if "model_type" in _weights.read_facts(weights):
-            return _vision.open_vision(weights, self.kinds, self.constants)
+            return _vision.open_vision(weights, self.kinds, self.constants, self.bands)
         return _vision.vision_of(_converted(weights), weights, CONSTANTS)
 
     def _found(self) -> Weights:
@@ -100,7 +100,6 @@ def _converted(weights: Weights) -> Any:
     Raises:
         UrbanError: they are not those of such a model.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from transformers import ViTConfig, ViTModel
 
@@ -109,6 +108,8 @@ def _converted(weights: Weights) -> Any:
     try:
         found = load_file(path)
         width, channels, patch, _ = found["patch_embed.proj.weight"].shape
+        if width % HEAD_WIDTH:
+            raise ValueError(f"its width of {width} is no multiple of {HEAD_WIDTH}")
         side = patch * round((found["pos_embed"].shape[1] - 1) ** 0.5)
         depth = len({name.split(".")[1] for name in found if name.startswith("blocks.")})
         config = ViTConfig(
@@ -125,8 +126,8 @@ def _converted(weights: Weights) -> Any:
             output_loading_info=True,
         )  # fmt: skip
         wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as err:
-        wrong = [" ".join(str(err).split())[:120]]
+    except Exception as err:  # strange tensors fail anywhere in torch and transformers
+        wrong = [_weights.reason(err)]
     if wrong:
         raise UrbanError(
             f"{path} holds neither a ViT of transformers nor one of timm ({wrong[0]}): give "
