@@ -1,5 +1,6 @@
 """POIs as UrbanFusion's text, and texts through sentence encoders, against transformers itself."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,37 @@ def test_a_folder_that_does_not_say_how_it_pools(tmp_path: Path, facts: Any) -> 
         SentenceModel(find(str(silent)))
     assert "\n" not in str(raised.value)
     assert SentenceModel(find(str(silent)), "cls").vectors(["cafe"]).shape == (1, 32)
+
+
+@pytest.mark.parametrize("mode", [["cls"], {"cls": True}, None, 3])
+def test_a_pooling_of_another_type_is_not_known(tmp_path: Path, mode: Any) -> None:
+    strange = save_sentence_model(tmp_path / "strange", {"pooling_mode": mode})
+    with pytest.raises(UsageError, match=r"strange.* pools .*pool=cls .*pool=mean") as raised:
+        SentenceModel(find(str(strange)))
+    assert str(mode) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tokenizer_config.json", {"model_max_length": "a"}),
+        ("tokenizer_config.json", {"model_max_length": -1}),
+        ("tokenizer_config.json", {"model_max_length": [128]}),
+        ("tokenizer_config.json", {"tokenizer_class": 5}),
+        ("tokenizer.json", {"model": 7}),
+        ("config.json", {"hidden_size": "x"}),
+        ("config.json", {"num_attention_heads": 0}),
+    ],
+)
+def test_strange_settings_are_told_on_one_line(
+    tmp_path: Path, name: str, change: dict[str, Any]
+) -> None:
+    strange = save_sentence_model(tmp_path / "strange", CLS)
+    facts = json.loads((strange / name).read_text())
+    (strange / name).write_text(json.dumps({**facts, **change}))
+    with pytest.raises(UrbanError, match=r"strange'.*: (mend|bring)") as raised:
+        SentenceModel(find(str(strange)))
+    assert "\n" not in str(raised.value)
 
 
 def test_bfloat16_is_near_and_not_the_same(folder: Path) -> None:

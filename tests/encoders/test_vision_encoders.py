@@ -5,6 +5,7 @@ itself.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,47 @@ def test_the_preprocessor_of_the_model_decides(folders: dict[str, Path], tmp_pat
     assert made("dino", folder).opened().side_px == 24
 
 
+@pytest.mark.parametrize("name", ["clip", "dino"])
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        ({"image_mean": None}, "image_mean is None, not a list"),
+        ({"image_mean": ["a", "b", "c"]}, "could not convert"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "image_std is"),
+        ({"image_mean": [0.5, 0.5]}, "its means are of 2 bands"),
+        ({"resample": [3]}, "unhashable"),
+    ],
+)
+def test_a_preprocessor_that_makes_no_sense_is_told_on_one_line(
+    folders: dict[str, Path], tmp_path: Path, name: str, says: dict[str, Any], told: str
+) -> None:
+    folder = shutil.copytree(folders[name], tmp_path / name)
+    (folder / "preprocessor_config.json").write_text(json.dumps(says))
+    with pytest.raises(UrbanError, match=f"{told}.*: mend its preprocessor_config") as raised:
+        made(name, folder).opened()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [{"longest_edge": 224}, {"height": "x"}, [[]], -8, "224"])
+def test_a_size_that_is_no_side_is_told(
+    folders: dict[str, Path], tmp_path: Path, size: Any
+) -> None:
+    folder = shutil.copytree(folders["dino"], tmp_path / "dino")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+    with pytest.raises(UrbanError, match=r"is no side of a square.*: mend its preprocessor_config"):
+        made("dino", folder).opened()
+
+
+@pytest.mark.parametrize("name", ["clip", "vit"])
+def test_another_number_of_bands_is_told_before_the_model_is_loaded(
+    folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(folders[name], tmp_path / name)
+    (folder / "model.safetensors").write_bytes(b"cannot be loaded")
+    with pytest.raises(UsageError, match=r"takes 3 bands, not 1 \(red\): set bands="):
+        made(name, folder, bands=("red",)).opened()
+
+
 def test_photos_are_cut_to_their_middle_square(folders: dict[str, Path]) -> None:
     import torch
 
@@ -614,3 +656,23 @@ def test_ssl4eo_of_other_files_says_what_it_wants(
     save_file({**tensors, "surplus": tensors["cls_token"]}, thirteen[1] / "model.safetensors")
     with pytest.raises(UrbanError, match="neither a ViT of transformers nor one of timm"):
         made("ssl4eo", thirteen[1]).opened()
+
+
+def test_ssl4eo_of_strange_tensors_says_what_it_wants(
+    thirteen: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(thirteen[1] / "model.safetensors")
+    narrow = np.zeros((32, 13, PATCH, PATCH), np.float32)
+    for number, (change, told) in enumerate([
+        ({"patch_embed.proj.weight": narrow}, "its width of 32 is no multiple of 64"),
+        ({"pos_embed": np.zeros(17, np.float32)}, "IndexError"),
+        ({"patch_embed.proj.weight": np.zeros((128, 13, 0, 0), np.float32)}, "ZeroDivisionError"),
+    ]):  # fmt: skip
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_file({**tensors, **change}, folder / "model.safetensors")
+        with pytest.raises(UrbanError, match=f"nor one of timm .*{told}.*: give SSL4EO") as raised:
+            made("ssl4eo", folder).opened()
+        assert "\n" not in str(raised.value)

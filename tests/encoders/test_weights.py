@@ -97,6 +97,30 @@ def test_a_moved_folder_is_found_once_it_was_given_again(vit: Path, tmp_path: Pa
     assert _weights.find(name).folder == moved
 
 
+def test_of_folders_with_equal_bytes_the_first_that_still_has_them_stays(
+    vit: Path, tmp_path: Path
+) -> None:
+    name = _weights.portable(str(vit))
+    copy = shutil.copytree(vit, tmp_path / "copy")
+    assert _weights.portable(str(copy)).endswith(name.partition("@")[2])
+    assert _weights.find(name).folder == vit
+    make_vit(vit, seed=1)
+    _weights.portable(str(copy))
+    assert _weights.find(name).folder == copy, "the first has other bytes now"
+    shutil.rmtree(vit)
+    again = shutil.copytree(copy, tmp_path / "again")
+    (copy / "model.safetensors").unlink()
+    _weights.portable(str(again))
+    assert _weights.find(name).folder == again
+
+
+def test_a_folder_without_weights_is_not_kept_in_the_cache(vit: Path, tmp_path: Path) -> None:
+    (vit / "model.safetensors").unlink()
+    with pytest.raises(UrbanError, match=r"no model\.safetensors"):
+        _weights.portable(str(vit))
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_name_of_changed_or_unknown_weights_says_so(
     vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +189,29 @@ def test_other_and_broken_models_are_refused(vit: Path) -> None:
     (vit / "config.json").write_text("{")
     with pytest.raises(UrbanError, match=r"cannot read .*config\.json: bring"):
         _weights.load_model("ViTModel", _weights.find(str(vit)), ("vit",))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"hidden_size": "x"}, "cannot load ViTModel of .*hidden_size.*: bring the weights again"),
+        ({"num_attention_heads": 0}, "cannot load ViTModel of .*ZeroDivisionError"),
+        ({"patch_size": 0}, "cannot load ViTModel of .*ZeroDivisionError"),
+        ({"hidden_size": 32}, "cannot load ViTModel of .*: bring the weights again"),
+        (None, "my-vit' has no config.json, which tells"),
+    ],
+)
+def test_a_strange_config_is_told_on_one_line(
+    vit: Path, change: dict[str, object] | None, told: str
+) -> None:
+    facts = json.loads((vit / "config.json").read_text())
+    (vit / "config.json").write_text(json.dumps({**facts, **(change or {})}))
+    if change is None:
+        (vit / "config.json").unlink()
+    with pytest.raises(UrbanError, match=told) as raised:
+        _vision.open_vision(_weights.find(str(vit)), ("vit",))
+    assert "\n" not in str(raised.value)
+    assert "report" not in str(raised.value), "transformers' report is not shown"
 
 
 def test_loading_prints_nothing(vit: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -318,6 +365,11 @@ def test_a_model_of_pickles_alone_is_refused(hub: Hub, ask: Ask) -> None:
 
 def test_a_model_that_the_hub_does_not_have(hub: Hub, ask: Ask) -> None:
     assert ask("us/no-vit", hub.url).startswith("2 the hub has no public model 'us/no-vit': check")
+
+
+def test_what_may_have_been_meant_for_a_folder_is_told_to_be_none(hub: Hub, ask: Ask) -> None:
+    for url in (hub.url, "http://127.0.0.1:9"):
+        assert "there is no folder 'bad/empty' either" in ask("bad/empty", url)
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
