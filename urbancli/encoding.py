@@ -225,9 +225,10 @@ def _fit(
     city: CityLayers, modality: str, places: Places, chosen: Chosen, seed: int
 ) -> tuple[State, str]:
     encoder = chosen.encoder
-    about = [chosen.name, encoder.version, encoder.config()]
-    # Encoders without weights keep the fingerprints they had before there were others.
-    about += [weights] if (weights := encoder.weights()) else []
+    about: list[Any] = [chosen.name, encoder.version, encoder.config()]
+    if weights := encoder.weights():
+        # What is in the files counts, and not what their folder is called.
+        about = [chosen.name, encoder.version, {**encoder.config(), "model": weights}]
     about += [VIEW_VERSIONS[modality]] if modality in VIEW_VERSIONS else []
     key = fingerprint([about, seed, city.checksum(modality), _where(places)])
     path = city.workspace.token_dir(city.key, modality, f"fit-{key}") / "state.safetensors"
