@@ -70,9 +70,8 @@ class Encoder(base.Encoder):
     `basemap_windows_m`, by the same filters, drawn from all of them: global features are
     concatenated, bags joined, window by window.
 
-    A value of a cell, also of the whole window where cells are wanted, may differ in its last digit
-    of float16 with the other places that are encoded together: the sums of a group of windows are
-    cut where any of them is.
+    A value may differ in its last digit of float16 with the other places that are encoded together,
+    of whichever `tokens`: the sums of a group of windows are cut where any of them begins or ends.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("sentinel2", "naip", "sentinel1", "basemap")
