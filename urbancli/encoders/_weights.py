@@ -36,7 +36,9 @@ PORTABLE = re.compile(r"(?P<name>[^/]+)@sha256:(?P<short>[0-9a-f]{12})")
 
 HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 
-REPORT_ABOVE = "For details look at the above report!"
+MISMATCHED = "You set `ignore_mismatched_sizes` to `False`"
+"""How transformers' error begins where tensors have other shapes; it goes on to a report above it,
+which `hush` keeps away."""
 
 ANSWER_S = 10.0
 """How long the hub may take for its first answer."""
@@ -163,11 +165,10 @@ def hush() -> None:
 
 
 def reason(err: Exception) -> str:
-    """Return what another library's error says, on one line and not too long.
-
-    transformers points at a report above its error, which `hush` keeps away.
-    """
-    said = " ".join(str(err).replace(REPORT_ABOVE, "").split()).rstrip(" .:")
+    """Return what another library's error says, on one line and not too long."""
+    said = " ".join(str(err).split())
+    if said.startswith(MISMATCHED):
+        return "its tensors have other shapes than its config.json says"
     return f"{type(err).__name__}: {said}"[:200] if said else type(err).__name__
 
 
