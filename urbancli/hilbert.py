@@ -55,7 +55,20 @@ def hilbert_order_of_boxes(bounds: npt.NDArray[np.float64]) -> npt.NDArray[np.in
     if not len(bounds):
         return np.zeros(0, dtype=np.int64)
     centres = (bounds[:, :2] + bounds[:, 2:]) / 2
-    low, high = np.fmin.reduce(centres), np.fmax.reduce(centres)
+    bounded = np.fmin.reduce(centres), np.fmax.reduce(centres)
+    return np.argsort(hilbert_within(centres, *bounded), kind="stable")
+
+
+def hilbert_within(
+    points: npt.NDArray[np.float64], low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Return where points (N, 2) lie along a Hilbert curve over a box, (N,).
+
+    Args:
+        points: in the box; what is NaN counts as its lower corner.
+        low: lower corner of the box, (2,).
+        high: upper corner, (2,).
+    """
     span = np.where(high > low, high - low, 1.0)
-    cells = np.floor(np.nan_to_num((centres - low) / span) * 65535).astype(np.int64)
-    return np.argsort(hilbert_index(cells[:, 0], cells[:, 1]), kind="stable")
+    cells = np.floor(np.nan_to_num((points - low) / span) * 65535).astype(np.int64)
+    return hilbert_index(cells[:, 0], cells[:, 1])

@@ -18,7 +18,7 @@ from pyarrow import ipc
 
 from urbancli.errors import UrbanError
 from urbancli.grid import Floats, Integers
-from urbancli.hilbert import hilbert_index
+from urbancli.hilbert import hilbert_within
 from urbancli.workspace import boxes_of, geometry_types
 
 GROUP_ROWS = 65536
@@ -162,12 +162,7 @@ def _hilbert(centres: Sequence[Floats]) -> npt.NDArray[np.uint32]:
     """
     low = np.fmin.reduce([np.fmin.reduce(each) for each in centres])
     high = np.fmax.reduce([np.fmax.reduce(each) for each in centres])
-    span = np.where(high > low, high - low, 1.0)
-    found = []
-    for each in centres:
-        cells = np.floor(np.nan_to_num((each - low) / span) * 65535).astype(np.int64)
-        found.append(hilbert_index(cells[:, 0], cells[:, 1]).astype(np.uint32))
-    return np.concatenate(found)
+    return np.concatenate([hilbert_within(each, low, high).astype(np.uint32) for each in centres])
 
 
 class _Batches:
