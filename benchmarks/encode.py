@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from benchmarks._demo import demo_layers
 from benchmarks._result import finish
 from urbancli import plugins
+from urbancli.encoders import _touching
 from urbancli.encoding import DEFAULTS, Chosen, fit_encoders, load_encoder
 from urbancli.layers import CityLayers, open_city
 
@@ -87,6 +88,7 @@ def measure(city: CityLayers, modality: str, chosen: Chosen, rounds: int) -> dic
 
     def encode() -> None:
         fresh = open_city(city.workspace, city.key)
+        _touching._layer.cache_clear()  # blocks of one encoding share the layer, rounds must not
         tokens = chosen.encoder.encode(fresh, modality, places, state)
         found.update(tokens=len(tokens.values), width=int(tokens.values.shape[1]))
 
