@@ -16,6 +16,7 @@ from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Places, point_places
 from urbancli.layers import open_city
 from urbancli.runs import RunOptions, create_run, held_out_places, open_run, parse_hold_out
+from urbancli.spoiling import Spoiling
 from urbancli.workspace import (
     Workspace,
     geo_table,
@@ -286,7 +287,7 @@ def test_other_data_than_the_runs_own_are_told(workspace: Workspace) -> None:
 def test_dropping_is_as_if_the_city_did_not_have_it(workspace: Workspace) -> None:
     city = make_city(workspace, layers=BOTH)
     run = create_run(workspace, city, "urbanfusion", options())
-    values, _ = run.embed(city, city.tiles(), drop=["satellite"])
+    values, _ = run.embed(city, city.tiles(), Spoiling(gone=("satellite",)))
     poorer = Workspace(workspace.root.parent / "poorer")
     shutil.copytree(workspace.run_dir(run.name), poorer.run_dir(run.name))
     less = make_city(poorer, layers=("pois",))
@@ -294,9 +295,9 @@ def test_dropping_is_as_if_the_city_did_not_have_it(workspace: Workspace) -> Non
     assert np.array_equal(values, wanted)
     assert not np.array_equal(values, run.embed(city, city.tiles())[0])
     with pytest.raises(UrbanError, match="leaves no modality"):
-        run.embed(city, city.tiles(), drop=["coords", "pois", "satellite"])
+        run.embed(city, city.tiles(), Spoiling(gone=("coords", "pois", "satellite")))
     with pytest.raises(UsageError, match="unknown modality 'satelite': did you mean satellite"):
-        run.embed(city, city.tiles(), drop=["satelite"])
+        run.embed(city, city.tiles(), Spoiling(gone=("satelite",)))
 
 
 def test_a_place_without_any_modality_is_not_present(workspace: Workspace) -> None:
@@ -311,7 +312,7 @@ def test_a_place_without_any_modality_is_not_present(workspace: Workspace) -> No
     run = create_run(workspace, city, "urbanfusion", options())
     tiles = city.tiles()
     lonely = tiles.place_id == ids[-1]
-    values, present = run.embed(city, tiles, drop=["coords", "pois"])
+    values, present = run.embed(city, tiles, Spoiling(gone=("coords", "pois")))
     assert np.array_equal(present, ~lonely)
     assert (values[lonely] == 0).all() and np.isfinite(values).all()
 

@@ -35,18 +35,19 @@ def command(
 ) -> None:
     """Embed places with a trained run and write them as GeoParquet."""
     from urbancli.embeddings import write_embeddings
-    from urbancli.layers import expand_modalities, open_city
+    from urbancli.layers import open_city
     from urbancli.runs import open_run
+    from urbancli.spoiling import Spoiling
 
     workspace = workspace_of(context)
     _check_out(out, workspace, places)
     opened = open_run(workspace, run)
     layers = open_city(workspace, opened.city if city is None else city_key(city))
     wanted = layers.tiles() if places is None else _read_points(places, layers.grid)
-    dropped = expand_modalities(drop or ())
+    dropped = Spoiling(gone=tuple(drop or ()))
     _warn(opened, layers, wanted)
     values, present = opened.embed(layers, wanted, dropped)
-    facts = {"run": run, "city": layers.key, "drop": dropped, "preset": opened.preset}
+    facts = {"run": run, "city": layers.key, "drop": list(dropped.gone), "preset": opened.preset}
     facts |= {"missing": list(opened.missing(layers)), **layers.marks()}
     write_embeddings(out, wanted, values, present, facts)
     missing = int((~present).sum())

@@ -1,6 +1,6 @@
 """A finished run: opening it, and embedding any places with it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,9 @@ from urbancli.encoders.base import State
 from urbancli.encoding import Choice, encode_cached, encoder_of
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
-from urbancli.layers import CityLayers, expand_modalities
+from urbancli.layers import CityLayers
 from urbancli.methods.base import Method, Width, load_method, pool_once
+from urbancli.spoiling import Spoiling
 from urbancli.tokens import Tokens, make_batch
 from urbancli.training import pick_device, read_tensors
 from urbancli.workspace import Workspace, fingerprint, read_json, sha256
@@ -39,6 +40,9 @@ KEYS = (
     "without", "encoders",
 )  # fmt: skip
 """What `run.json` must say."""
+
+WHOLE = Spoiling()
+"""Nothing is done to the modalities."""
 
 Values = npt.NDArray[np.float32]
 Present = npt.NDArray[np.bool_]
@@ -121,14 +125,14 @@ class Run:
         }
 
     def embed(
-        self, city: CityLayers, places: Places, drop: Iterable[str] = ()
+        self, city: CityLayers, places: Places, spoiling: Spoiling = WHOLE
     ) -> tuple[Values, Present]:
         """Return the embeddings of any places of a city, seen in training or not.
 
         Args:
             city: whose layers are read.
             places: N tiles or points of this city.
-            drop: modalities (or groups) to embed without.
+            spoiling: what is done to the modalities first.
 
         Returns:
             (N, D) in the order of `places`, and (N,) whether a place has any of the modalities
@@ -137,19 +141,19 @@ class Run:
         Raises:
             UrbanError: no modality is left.
         """
-        return self._embed(self._trained, city, places, drop)
+        return self._embed(self._trained, city, places, spoiling)
 
     def embed_untrained(
-        self, city: CityLayers, places: Places, drop: Iterable[str] = ()
+        self, city: CityLayers, places: Places, spoiling: Spoiling = WHOLE
     ) -> tuple[Values, Present]:
         """Return what `embed` would have given before the first training step.
 
         The same Config, statistics and frozen features; the random weights of the run's seed.
         """
-        return self._embed(self._untrained, city, places, drop)
+        return self._embed(self._untrained, city, places, spoiling)
 
     def _embed(
-        self, method: Method, city: CityLayers, places: Places, drop: Iterable[str]
+        self, method: Method, city: CityLayers, places: Places, spoiling: Spoiling
     ) -> tuple[Values, Present]:
         import torch
 
@@ -159,14 +163,13 @@ class Run:
                 f"'{city.key}' has none of {', '.join(self.modalities)}, which {self.name} reads: "
                 f"run `urban fetch --city {city.key}` with them"
             )
-        gone = expand_modalities(drop)
         device = pick_device("auto")
         method.to(device)
         values = np.zeros((len(places), method.width), dtype=np.float32)
         present = np.zeros(len(places), dtype=bool)
         for start in range(0, len(places), EMBED_BATCH):
             index = np.arange(start, min(start + EMBED_BATCH, len(places)))
-            batch = make_batch(tokens, index, device).drop(gone)
+            batch = make_batch(tokens, index, device).drop(spoiling.gone)
             with torch.no_grad():
                 values[index] = method.embed(batch).float().cpu().numpy()
             known = torch.stack([part.present for part in batch.modalities.values()])
