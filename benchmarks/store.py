@@ -34,7 +34,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._result import finish
-from urbancli.tokens import Tokens, load_tokens, make_batch, single_tokens, write_tokens
+from urbancli.token_files import load_tokens, write_tokens
+from urbancli.tokens import Tokens, make_batch, single_tokens
 
 WIDTH, BAG_WIDTH, LARGEST_BAG = 768, 384, 4
 BATCH = 16_384

@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "urbancli"
 ORDER = [
     "errors", "configs", "plugins", "hilbert", "workspace", "net", "vector", "city", "grid",
     "layers", "sources", "labels", "demo", "lock", "licences", "workers", "planning",
-    "compaction", "description", "fetching", "validation", "exporting", "tokens", "encoders",
-    "encoding", "spoiling", "nn", "methods", "embeddings", "training", "runs", "bench", "report", "cli",
-    "__main__",
+    "compaction", "description", "fetching", "validation", "exporting", "tokens", "token_files",
+    "encoders", "encoding", "spoiling", "nn", "methods", "embeddings", "training", "runs", "bench",
+    "report", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the house; a file imports only from parts before its own, and from its own."""
 

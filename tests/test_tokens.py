@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urbancli.errors import UrbanError
-from urbancli.tokens import Tokens, load_tokens, make_batch, single_tokens
+from urbancli.token_files import load_tokens
+from urbancli.tokens import Tokens, make_batch, single_tokens
 
 KINDS = ("float16", "float32", "float64")
 

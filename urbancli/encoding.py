@@ -23,7 +23,8 @@ from urbancli.encoders.base import Encoder, State
 from urbancli.errors import UsageError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.tokens import Tokens, write_tokens
+from urbancli.token_files import write_tokens
+from urbancli.tokens import Tokens
 from urbancli.workspace import SCHEMA_VERSION, atomic_path, fingerprint
 
 DEFAULTS = {

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.conftest import Urban
 from tests.cli.test_fetch_photos import _photo
-from urbancli.tokens import load_tokens
+from urbancli.token_files import load_tokens
 
 
 def _save_model(folder: Path) -> Path:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
-from urbancli.tokens import BLOCK_PLACES, Tokens
+from urbancli.token_files import BLOCK_PLACES
+from urbancli.tokens import Tokens
 
 State = Mapping[str, npt.NDArray[Any]]
 """What `fit` learnt, as named arrays; may be empty."""

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from urbancli.errors import UrbanError
-from urbancli.tokens import ARRAYS, Tokens, load_tokens, single_tokens, write_tokens
+from urbancli.token_files import load_tokens, write_tokens
+from urbancli.tokens import ARRAYS, Tokens, single_tokens
 
 SIZE, BLOCK = 23, 5
 FACTS = {"modality": "made up", "state": "0"}
@@ -135,8 +136,8 @@ def test_a_writer_holds_a_few_blocks_and_never_the_whole(tmp_path: Path) -> None
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from tests.test_tokens_files import BLOCK, FACTS, SIZE, encoder_of, whole
-from urbancli.tokens import write_tokens
+from tests.test_token_files import BLOCK, FACTS, SIZE, encoder_of, whole
+from urbancli.token_files import write_tokens
 def kill(event, args):
     if event == "os.rename" and Path(args[1]).name == sys.argv[2]:
         os.kill(os.getpid(), 9)
@@ -306,7 +307,8 @@ def test_two_processes_write_the_same_tokens_once(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys, time\n"
         "import numpy as np\n"
-        "from urbancli.tokens import single_tokens, write_tokens\n"
+        "from urbancli.token_files import write_tokens\n"
+        "from urbancli.tokens import single_tokens\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "def encode(start, stop):\n"
         "    (folder.parent / f'began-{start}').open('a').write('x')\n"
