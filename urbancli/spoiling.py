@@ -6,12 +6,36 @@ the same holes and the same noise, whatever the order and number of places, and 
 adds holes to those of a lower one.
 """
 
+import hashlib
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from urbancli.configs import check_range
-from urbancli.errors import UsageError, unknown
-from urbancli.layers import MODALITIES, MODALITY_GROUPS, expand_modalities
+from urbancli.encoding import Choice, encode_cached, fit_encoders
+from urbancli.errors import UrbanError, UsageError, unknown
+from urbancli.grid import Places
+from urbancli.layers import (
+    MODALITIES,
+    MODALITY_GROUPS,
+    CityLayers,
+    expand_modalities,
+    open_city,
+)
+from urbancli.tokens import Tokens, single_tokens
+
+VERSION = 1
+"""Raised whenever the same spoiling draws other holes or other noise."""
+
+BLOCK_TOKENS = 4096
+"""Tokens whose deviations are summed at a time."""
+
+Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,193 @@ class Spoiling:
             *(f"stale:{modality}={key}" for modality, key in self.stale),
         ]
         return ",".join(filter(None, parts))
+
+    def noised(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of some modalities that noise is put on."""
+        wanted = self.noisy or tuple(name for name in MODALITIES if name != "coords")
+        left = [name for name in names if name in wanted and name not in self.gone]
+        return tuple(left) if self.noise else ()
+
+
+WHOLE = Spoiling()
+"""Nothing is done."""
+
+
+# --- what is random --------------------------------------------------------------------------
+
+
+class Holes(NamedTuple):
+    """What goes missing at random.
+
+    Attributes:
+        gone: modality → (N,) where it goes.
+        spared: places that would have lost everything and keep one modality.
+    """
+
+    gone: dict[str, Mask]
+    spared: int
+
+
+def holes(place_ids: Iterable[str], present: Mapping[str, Mask], spoiling: Spoiling) -> Holes:
+    """Return where modalities go missing at random.
+
+    A pair goes where its own draw, uniform on [0, 1), lies below the rate. Of a place that would
+    lose all it has, the modality with the largest draw stays.
+
+    Args:
+        place_ids: of N places.
+        present: modality → (N,) whether a place has it: of the modalities that are read and not
+            wholly gone.
+        spoiling: its rate and seed.
+    """
+    if not spoiling.rate or not present:
+        return Holes({}, 0)
+    ids = list(place_ids)
+    draws = np.stack([[_draw(spoiling.seed, m, place) for place in ids] for m in present])
+    has = np.stack([np.asarray(mask) for mask in present.values()])
+    gone = has & (draws < spoiling.rate)
+    lost = has.any(axis=0) & (gone == has).all(axis=0)
+    kept = np.where(has, draws, -1.0).argmax(axis=0)
+    gone[kept[lost], np.flatnonzero(lost)] = False
+    return Holes(dict(zip(present, gone, strict=True)), int(lost.sum()))
+
+
+def _draw(seed: int, modality: str, place_id: str) -> float:
+    """Return a number uniform on [0, 1) that is this place's and modality's own."""
+    text = f"hole/{seed}/{modality}/{place_id}".encode()
+    whole = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+    return (whole >> 11) / (1 << 53)
+
+
+def deviations(tokens: Tokens) -> npt.NDArray[np.float32]:
+    """Return the standard deviation (d,) of each feature over all tokens of all places.
+
+    Raises:
+        UrbanError: there are fewer than two to take it of.
+    """
+    total, width = tokens.values.shape
+    if total < 2:
+        raise UrbanError("noise is in the deviations over places: give at least two that have data")
+    parts = range(0, total, BLOCK_TOKENS)
+
+    def mean(of: Any) -> npt.NDArray[np.float64]:
+        sums = np.zeros(width)
+        for start in parts:
+            sums += of(tokens.values[start : start + BLOCK_TOKENS].astype(np.float64)).sum(axis=0)
+        return sums / total
+
+    centre = mean(lambda values: values)
+    return np.sqrt(mean(lambda values: (values - centre) ** 2)).astype(np.float32)
+
+
+def noise(
+    place_ids: Iterable[str],
+    modality: str,
+    counts: npt.NDArray[np.int64],
+    deviation: npt.NDArray[np.float32],
+    spoiling: Spoiling,
+) -> npt.NDArray[np.float32]:
+    """Return the noise on the tokens of places, (ΣT, d), the same wherever a place stands.
+
+    Args:
+        place_ids: of N places.
+        modality: whose tokens.
+        counts: (N,) tokens of each place.
+        deviation: (d,) from `deviations`.
+        spoiling: its noise and seed.
+    """
+    out = np.empty((int(counts.sum()), len(deviation)), np.float32)
+    start = 0
+    for place, count in zip(place_ids, counts.tolist(), strict=True):
+        if count:
+            text = f"noise/{spoiling.seed}/{modality}/{place}".encode()
+            key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "big")
+            draws = np.random.Generator(np.random.Philox(key=key))
+            draws.standard_normal(out=out[start : start + count], dtype=np.float32)
+            start += count
+    out *= np.float32(spoiling.noise) * deviation
+    return out
+
+
+# --- another date ----------------------------------------------------------------------------
+
+
+def city_at(city: CityLayers, places: Places, modality: str, key: str) -> CityLayers:
+    """Return the city whose layer stands for a modality of places, at another date.
+
+    Raises:
+        UsageError: it is not fetched.
+        UrbanError: it has another grid, not all of the places, or no such layer.
+    """
+    other = open_city(city.workspace, key)
+    if other.grid != city.grid:
+        raise UrbanError(
+            f"'{key}' has other tiles than '{city.key}' ({other.grid} and {city.grid}): fetch it "
+            "with the same area and --tile-m"
+        )
+    lacking = int((city.holds(places) & ~other.holds(places)).sum())
+    if lacking:
+        raise UrbanError(
+            f"'{key}' lacks {lacking:,} of {len(places):,} places of '{city.key}': fetch it with "
+            "the same --bbox or --aoi"
+        )
+    if modality not in other.modalities():
+        raise UrbanError(f"'{key}' has no {modality}: run `urban fetch --city {key}` with it")
+    return other
+
+
+# --- plain frozen features -------------------------------------------------------------------
+
+
+def spoil_blocks(
+    city: CityLayers,
+    places: Places,
+    blocks: Mapping[str, tuple[Values, Mask]],
+    spoiling: Spoiling,
+    choice: Choice,
+) -> dict[str, tuple[Values, Mask]]:
+    """Return frozen features as a run that reads the same modalities would meet them.
+
+    Args:
+        city: whose features.
+        places: N of its places.
+        blocks: modality → pooled features (N, D) and where they are present (N,).
+        spoiling: what is done.
+        choice: the encoders that the features are of, for those of another date.
+
+    Returns:
+        All blocks with all their columns, NaN where a feature is missing and there not present.
+    """
+    taken = dict(blocks)
+    for modality, key in spoiling.stale:
+        if modality in blocks:
+            other = city_at(city, places, modality, key)
+            encoders = choice[modality]
+            fitted = fit_encoders(city, modality, places, encoders)
+            part = encode_cached(other, modality, places, encoders, *fitted)
+            taken[modality] = part.pooled(), part.present
+    ids = places.place_id.tolist()
+    left = {name: part[1] for name, part in taken.items() if name not in spoiling.gone}
+    at_random = holes(ids, left, spoiling).gone
+    found = {}
+    for name, (values, present) in taken.items():
+        known = present & (name in left)
+        if name in spoiling.noised(taken) and known.any():
+            values = _noisy(ids, name, values, present, spoiling)
+        if name in at_random:
+            known = known & ~at_random[name]
+        if not known.all():
+            values = np.where(known[:, None], values, np.float32(np.nan))
+        found[name] = values, known
+    return found
+
+
+def _noisy(ids: list[str], name: str, values: Values, present: Mask, spoiling: Spoiling) -> Values:
+    spread = deviations(single_tokens(values, present))
+    added = noise(ids, name, present.astype(np.int64), spread, spoiling)
+    values = values.copy()
+    values[present] += added
+    return values
 
 
 def _ordered(names: "list[str] | dict[str, str]") -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
 from urbancli.methods.base import Method, Width, load_method, pool_once
-from urbancli.spoiling import Spoiling
+from urbancli.spoiling import WHOLE, Spoiling
 from urbancli.tokens import Tokens, make_batch
 from urbancli.training import pick_device, read_tensors
 from urbancli.workspace import Workspace, fingerprint, read_json, sha256
@@ -40,9 +40,6 @@ KEYS = (
     "without", "encoders",
 )  # fmt: skip
 """What `run.json` must say."""
-
-WHOLE = Spoiling()
-"""Nothing is done to the modalities."""
 
 Values = npt.NDArray[np.float32]
 Present = npt.NDArray[np.bool_]
