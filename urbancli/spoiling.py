@@ -107,6 +107,20 @@ class Spoiling:
         return tuple(left) if self.noise else ()
 
 
+def _ordered(names: "list[str] | dict[str, str]") -> tuple[str, ...]:
+    return tuple(name for name in MODALITIES if name in names)
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    """Return names of modalities with `+`, groups that are whole by their own name."""
+    parts: list[str] = []
+    for name in names:
+        group = next((g for g, every in MODALITY_GROUPS.items() if name in every), name)
+        whole = set(MODALITY_GROUPS.get(group, ())) <= set(names)
+        parts.append(group if whole else name)
+    return "+".join(dict.fromkeys(parts))
+
+
 WHOLE = Spoiling()
 """Nothing is done."""
 
@@ -168,14 +182,15 @@ def deviations(tokens: Tokens) -> npt.NDArray[np.float32]:
         raise UrbanError("noise is in the deviations over places: give at least two that have data")
     parts = range(0, total, BLOCK_TOKENS)
 
-    def mean(of: Any) -> npt.NDArray[np.float64]:
+    def mean(of: Any) -> Values:
         sums = np.zeros(width)
         for start in parts:
             sums += of(tokens.values[start : start + BLOCK_TOKENS].astype(np.float64)).sum(axis=0)
-        return sums / total
+        return np.asarray(sums / total)
 
     centre = mean(lambda values: values)
-    return np.sqrt(mean(lambda values: (values - centre) ** 2)).astype(np.float32)
+    variance = mean(lambda values: (values - centre) ** 2)
+    return np.asarray(np.sqrt(variance), dtype=np.float32)
 
 
 def noise(
@@ -286,17 +301,3 @@ def _noisy(ids: list[str], name: str, values: Values, present: Mask, spoiling: S
     values = values.copy()
     values[present] += added
     return values
-
-
-def _ordered(names: "list[str] | dict[str, str]") -> tuple[str, ...]:
-    return tuple(name for name in MODALITIES if name in names)
-
-
-def _joined(names: tuple[str, ...]) -> str:
-    """Return names of modalities with `+`, groups that are whole by their own name."""
-    parts: list[str] = []
-    for name in names:
-        group = next((g for g, every in MODALITY_GROUPS.items() if name in every), name)
-        whole = set(MODALITY_GROUPS.get(group, ())) <= set(names)
-        parts.append(group if whole else name)
-    return "+".join(dict.fromkeys(parts))

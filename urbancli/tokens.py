@@ -210,6 +210,25 @@ class TokenBatch:
         out[self.present] = self.values
         return out
 
+    def without(self, gone: npt.NDArray[np.bool_]) -> "TokenBatch":
+        """Return it absent in some places (B,), whose tokens are then not in it."""
+        import torch
+
+        lost = torch.from_numpy(gone).to(self.present.device)
+        counts = self.offsets.diff()
+        rows = torch.repeat_interleave(~lost, counts)
+        offsets = torch.cat([self.offsets[:1], (counts * ~lost).cumsum(0)])
+        return TokenBatch(
+            self.values[rows], offsets, self.positions[rows], self.present & ~lost, self.bag
+        )
+
+    def plus(self, noise: npt.NDArray[np.float32]) -> "TokenBatch":
+        """Return it with noise (ΣT, d) on its values."""
+        import torch
+
+        added = torch.from_numpy(noise).to(self.values.device, self.values.dtype)
+        return TokenBatch(self.values + added, self.offsets, self.positions, self.present, self.bag)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -218,8 +237,14 @@ class Batch:
     modalities: Mapping[str, TokenBatch]
     size: int
 
-    def drop(self, names: Iterable[str]) -> "Batch":
+    def drop(
+        self, names: Iterable[str], holes: Mapping[str, npt.NDArray[np.bool_]] | None = None
+    ) -> "Batch":
         """Return the batch without some modalities: the only way one goes missing.
+
+        Args:
+            names: those that go wholly.
+            holes: modality → (B,) the places where it goes.
 
         Raises:
             UrbanError: nothing would be left.
@@ -231,6 +256,9 @@ class Batch:
                 f"dropping {', '.join(sorted(gone))} leaves no modality: keep at least one of "
                 f"{', '.join(self.modalities)}"
             )
+        for name, mask in (holes or {}).items():
+            if name in kept:
+                kept[name] = kept[name].without(mask)
         return replace(self, modalities=kept)
 
 

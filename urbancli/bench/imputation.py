@@ -20,6 +20,7 @@ MIN_UNITS = 10
 
 Blocks = Mapping[str, npt.NDArray[Any]]
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 def impute(folds: Sequence[Fold], known: Blocks, spoilt: Blocks, how: str) -> npt.NDArray[Any]:
@@ -46,7 +47,7 @@ def impute(folds: Sequence[Fold], known: Blocks, spoilt: Blocks, how: str) -> np
     for fold in folds:
         rows = np.flatnonzero(fold.testing)
         given = {name: np.array(spoilt[name][rows], dtype=np.float64) for name in names}
-        lacks = {name: np.isnan(block).any(axis=1) for name, block in given.items()}
+        lacks = {name: _lacks(block) for name, block in given.items()}
         for name in names:
             given[name][lacks[name]] = _mean(known[name][fold.training])
         if how == "regression":
@@ -55,8 +56,13 @@ def impute(folds: Sequence[Fold], known: Blocks, spoilt: Blocks, how: str) -> np
     return out
 
 
+def _lacks(block: npt.NDArray[Any]) -> Mask:
+    """Return the units (U,) that lack a block."""
+    return np.asarray(np.isnan(block).any(axis=1))
+
+
 def _mean(block: npt.NDArray[Any]) -> Floats:
-    has = ~np.isnan(block).any(axis=1)
+    has = ~_lacks(block)
     if not has.any():
         return np.zeros(block.shape[1])
     return np.asarray(block[has].mean(axis=0, dtype=np.float64))
@@ -66,11 +72,11 @@ def _regress(
     fold: Fold,
     known: Blocks,
     given: dict[str, Floats],
-    lacks: Mapping[str, npt.NDArray[np.bool_]],
+    lacks: Mapping[str, Mask],
 ) -> None:
     """Put regressions where means stand in what the fold's tested units have."""
     names = list(given)
-    has = {name: ~np.isnan(known[name]).any(axis=1) for name in names}
+    has = {name: ~_lacks(known[name]) for name in names}
     patterns = np.stack([lacks[name] for name in names], axis=1)
     for pattern in np.unique(patterns, axis=0):
         missing = [name for name, gone in zip(names, pattern, strict=True) if gone]

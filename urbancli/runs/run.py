@@ -1,13 +1,12 @@
 """A finished run: opening it, and embedding any places with it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from urbancli.configs import restored
@@ -15,15 +14,13 @@ from urbancli.encoders.base import State
 from urbancli.encoding import Choice, encode_cached, encoder_of
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
-from urbancli.layers import CityLayers
-from urbancli.methods.base import Method, Width, load_method, pool_once
-from urbancli.spoiling import WHOLE, Spoiling
-from urbancli.tokens import Tokens, make_batch
-from urbancli.training import pick_device, read_tensors
+from urbancli.layers import CityLayers, open_city
+from urbancli.methods.base import Method, Width, load_method
+from urbancli.runs.embedding import Present, Reader, Values, count_flops, embed_places
+from urbancli.spoiling import WHOLE, Spoiling, city_at
+from urbancli.tokens import Tokens
+from urbancli.training import read_tensors
 from urbancli.workspace import Workspace, fingerprint, read_json, sha256
-
-EMBED_BATCH = 512
-"""Places embedded at once."""
 
 FILES = (
     "config.json", "encoders.safetensors", "prepared.safetensors", "model.safetensors",
@@ -40,9 +37,6 @@ KEYS = (
     "without", "encoders",
 )  # fmt: skip
 """What `run.json` must say."""
-
-Values = npt.NDArray[np.float32]
-Present = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -107,19 +101,32 @@ class Run:
                 return f"its layer {modality} has changed"
         return ""
 
-    def tokens(self, city: CityLayers, places: Places) -> dict[str, Tokens]:
+    def tokens(
+        self,
+        city: CityLayers,
+        places: Places,
+        stale: Iterable[tuple[str, str]] = (),
+        names: Iterable[str] | None = None,
+    ) -> dict[str, Tokens]:
         """Return the frozen features of places, from the city's cache where it holds them.
 
         Args:
             city: whose layers are read; a modality that it does not have is left out.
             places: of this city.
+            stale: as of `Spoiling`: the layers of other cities that stand for some.
+            names: modalities; default those that `embed` reads.
+
+        Raises:
+            UrbanError: a city that a stale layer is of has other tiles, or no such layer.
         """
-        have = city.modalities()
-        return {
-            name: encode_cached(city, name, places, self.encoders[name], *self._states[name])
-            for name in self.modalities
-            if name in have
-        }
+        have, dates = city.modalities(), dict(stale)
+        found = {}
+        for name in self.modalities if names is None else names:
+            if name in have:
+                source = city_at(city, places, name, dates[name]) if name in dates else city
+                encoders = self.encoders[name]
+                found[name] = encode_cached(source, name, places, encoders, *self._states[name])
+        return found
 
     def embed(
         self, city: CityLayers, places: Places, spoiling: Spoiling = WHOLE
@@ -136,9 +143,9 @@ class Run:
             left; where it has none its row is zero.
 
         Raises:
-            UrbanError: no modality is left.
+            UrbanError: no modality is left, or the spoiling does not fit the city.
         """
-        return self._embed(self._trained, city, places, spoiling)
+        return embed_places(self.trained, self.reader(city, places, spoiling), len(places))
 
     def embed_untrained(
         self, city: CityLayers, places: Places, spoiling: Spoiling = WHOLE
@@ -147,32 +154,35 @@ class Run:
 
         The same Config, statistics and frozen features; the random weights of the run's seed.
         """
-        return self._embed(self._untrained, city, places, spoiling)
+        return embed_places(self.untrained, self.reader(city, places, spoiling), len(places))
 
-    def _embed(
-        self, method: Method, city: CityLayers, places: Places, spoiling: Spoiling
-    ) -> tuple[Values, Present]:
-        import torch
+    def reader(self, city: CityLayers, places: Places, spoiling: Spoiling = WHOLE) -> Reader:
+        """Return the tokens of places as `embed` reads them; its `spared` counts places.
 
-        tokens = pool_once(method, self.tokens(city, places))
+        Raises:
+            UrbanError: the city has nothing that is read, or the spoiling does not fit it.
+        """
+        tokens = self.tokens(city, places, spoiling.stale)
         if not tokens:
             raise UrbanError(
                 f"'{city.key}' has none of {', '.join(self.modalities)}, which {self.name} reads: "
                 f"run `urban fetch --city {city.key}` with them"
             )
-        device = pick_device("auto")
-        method.to(device)
-        values = np.zeros((len(places), method.width), dtype=np.float32)
-        present = np.zeros(len(places), dtype=bool)
-        for start in range(0, len(places), EMBED_BATCH):
-            index = np.arange(start, min(start + EMBED_BATCH, len(places)))
-            batch = make_batch(tokens, index, device).drop(spoiling.gone)
-            with torch.no_grad():
-                values[index] = method.embed(batch).float().cpu().numpy()
-            known = torch.stack([part.present for part in batch.modalities.values()])
-            present[index] = known.any(dim=0).cpu().numpy()
-        values[~present] = 0.0
-        return values, present
+        return Reader(self.trained, tokens, places, spoiling)
+
+    @cached_property
+    def flops(self) -> int | None:
+        """Floating point operations to embed one place, see `count_flops`; None if not known.
+
+        Of places of its own city, whose tokens must still be there to be had.
+        """
+        try:
+            city = open_city(Workspace(self.folder.parents[1]), self.city)
+            places = city.tiles()
+            reader = self.reader(city, places)
+        except UrbanError:
+            return None
+        return count_flops(self.trained, reader, len(places))
 
     @property
     def reach_m(self) -> float:
@@ -191,11 +201,13 @@ class Run:
         return read_states(self.folder / "encoders.safetensors")
 
     @cached_property
-    def _trained(self) -> Method:
+    def trained(self) -> Method:
+        """The method with the weights it was trained to."""
         return self._method("model.safetensors")
 
     @cached_property
-    def _untrained(self) -> Method:
+    def untrained(self) -> Method:
+        """The method before its first training step."""
         return self._method("prepared.safetensors")
 
     def _method(self, file: str) -> Method:
