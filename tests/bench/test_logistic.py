@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 from urbancli.bench.probes import logistic
-from urbancli.bench.probes.base import inner_folds, standardise
+from urbancli.bench.probes.base import Predicted, inner_folds, nested, standardise
 
 
 def data(number: int, width: int, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -15,6 +15,16 @@ def data(number: int, width: int, seed: int = 0) -> tuple[np.ndarray, ...]:
     x = factors @ rng.normal(size=(4, width)) + rng.normal(size=(number, width)) + 2.0
     noisy = factors[:, :3] + 0.7 * rng.normal(size=(number, 3))
     return x, noisy.argmax(axis=1), np.arange(number) // 8
+
+
+def alone(x_train, y_train, groups, x_test) -> Predicted:
+    """The probe on one fold by itself."""
+    learnt, asked = len(x_train), len(x_test)
+    training = np.arange(learnt + asked) < learnt
+    y = np.concatenate([y_train, np.full(asked, y_train[0])])
+    fold = nested(training, ~training, np.concatenate([groups, np.full(asked, -1)]))
+    (found,) = logistic.fit_predict_folds(np.concatenate([x_train, x_test]), y, [fold])
+    return found
 
 
 def test_rotation_keeps_inner_products() -> None:
@@ -47,32 +57,32 @@ def test_choice_is_the_best_macro_f1_over_inner_folds() -> None:
         out = inner == fold
         guesses[:, out] = logistic.logistic_path(x[~out], y[~out], x[out], 6)[0]
     scores = [f1_score(y, guess, average="macro") for guess in guesses]
-    result = logistic.fit_predict(x, np.array(list("abc"))[y], groups, x[:9])
-    assert result.penalty == (logistic.PENALTIES[int(np.argmax(scores))],)
+    result = alone(x, np.array(list("abc"))[y], groups, x[:9])
+    assert result.chosen == (logistic.PENALTIES[int(np.argmax(scores))],)
     assert set(result.values) <= set("abc")
 
 
 def test_no_features_predict_the_commonest_class() -> None:
     y = np.array(["a"] * 30 + ["b"] * 20)
-    result = logistic.fit_predict(np.zeros((50, 0)), y, np.arange(50) // 5, np.zeros((4, 0)))
+    result = alone(np.zeros((50, 0)), y, np.arange(50) // 5, np.zeros((4, 0)))
     assert result.values.tolist() == ["a"] * 4
 
 
 def test_a_class_may_be_missing_from_an_inner_fold() -> None:
     x, y, groups = data(80, 5)
     y[:] = np.where(np.arange(80) < 16, y, 0)  # classes 1 and 2 in two groups only
-    result = logistic.fit_predict(x, y, groups, x)
+    result = alone(x, y, groups, x)
     assert set(result.values.tolist()) <= set(y.tolist())
 
 
 def test_fits_that_stop_early_are_counted(monkeypatch) -> None:
     monkeypatch.setattr(logistic, "MAX_ITERATIONS", 2)
     x, y, groups = data(100, 30)
-    assert logistic.fit_predict(x, y, groups, x).unconverged > 0
+    assert alone(x, y, groups, x).unconverged > 0
 
 
 def test_learns_what_can_be_learnt() -> None:
     x, y, groups = data(400, 60, 2)
-    result = logistic.fit_predict(x[:300], y[:300], groups[:300], x[300:])
+    result = alone(x[:300], y[:300], groups[:300], x[300:])
     assert f1_score(y[300:], result.values, average="macro") > 0.6
     assert result.unconverged == 0

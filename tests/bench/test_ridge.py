@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from urbancli.bench.probes import ridge
-from urbancli.bench.probes.base import inner_folds, probe_for, standardise
-from urbancli.bench.splits import NotScored
+from urbancli.bench.probes.base import Predicted, inner_folds, nested, standardise
+from urbancli.bench.splits.base import NotScored
 
 RNG = np.random.default_rng(0)
 
@@ -17,6 +17,18 @@ def data(number: int, width: int, targets: int) -> tuple[np.ndarray, ...]:
     x = factors @ rng.normal(size=(5, width)) + rng.normal(size=(number, width)) + 3.0
     y = factors[:, :targets] + 0.5 * rng.normal(size=(number, targets)) + 7.0
     return x, y, np.arange(number) // 6
+
+
+def alone(x_train, y_train, groups, x_test) -> Predicted:
+    """The probe on one fold by itself."""
+    learnt, asked = len(x_train), len(x_test)
+    training = np.arange(learnt + asked) < learnt
+    unknown = np.full((asked, *y_train.shape[1:]), np.nan)
+    order = np.concatenate([groups, np.full(asked, -1)])
+    fold = nested(training, ~training, order)
+    x, y = np.concatenate([x_train, x_test]), np.concatenate([y_train, unknown])
+    (found,) = ridge.fit_predict_folds(x, y, [fold])
+    return found
 
 
 def sklearn_choice(x, y, groups, test) -> tuple[np.ndarray, float]:
@@ -41,13 +53,13 @@ def sklearn_choice(x, y, groups, test) -> tuple[np.ndarray, float]:
 def test_equals_scikit_learn(number: int, width: int) -> None:
     x, y, groups = data(number + 30, width, 3)
     train, test = slice(0, number), slice(number, None)
-    result = ridge.fit_predict(x[train], y[train], groups[train], x[test])
+    result = alone(x[train], y[train], groups[train], x[test])
     for column in range(3):
         expected, penalty = sklearn_choice(x[train], y[train, column], groups[train], x[test])
-        assert result.penalty[column] == penalty
+        assert result.chosen[column] == penalty
         np.testing.assert_allclose(result.values[:, column], expected, atol=1e-6)
-        alone = ridge.fit_predict(x[train], y[train, column], groups[train], x[test])
-        np.testing.assert_allclose(alone.values, result.values[:, column], atol=1e-9)
+        single = alone(x[train], y[train, column], groups[train], x[test])
+        np.testing.assert_allclose(single.values, result.values[:, column], atol=1e-9)
 
 
 @pytest.mark.parametrize(("number", "width"), [(50, 7), (40, 90)])
@@ -75,44 +87,45 @@ def test_all_folds_at_once_are_each_fold_alone(number: int, width: int, missing:
     # Units that touch the fold leave it: the training sets are not complements of the folds.
     training = [(fold != one) & (rng.random(number) < 0.9) for one in range(4)]
     testing = [fold == one for one in range(4)]
-    found = ridge.fit_predict_folds(x, y, groups, training, testing)
+    folds = [nested(*masks, groups) for masks in zip(training, testing, strict=True)]
+    found = ridge.fit_predict_folds(x, y, folds)
     for result, train, test in zip(found, training, testing, strict=True):
-        alone = ridge.fit_predict(x[train], y[train], groups[train], x[test])
-        assert result.penalty == alone.penalty
-        np.testing.assert_allclose(result.values, alone.values, atol=1e-9)
-    (single,) = ridge.fit_predict_folds(x, y[:, 0], groups, training[:1], testing[:1])
+        single = alone(x[train], y[train], groups[train], x[test])
+        assert result.chosen == single.chosen
+        np.testing.assert_allclose(result.values, single.values, atol=1e-9)
+    (single,) = ridge.fit_predict_folds(x, y[:, 0], folds[:1])
     np.testing.assert_allclose(single.values, found[0].values[:, 0], atol=1e-9)
 
 
 def test_folds_are_fitted_in_parts_of_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, groups = data(120, 10, 2)
     fold = np.arange(120) * 3 // 120
-    masks = [fold != one for one in range(3)], [fold == one for one in range(3)]
-    whole = ridge.fit_predict_folds(x, y, groups, *masks)
+    folds = [nested(fold != one, fold == one, groups) for one in range(3)]
+    whole = ridge.fit_predict_folds(x, y, folds)
     monkeypatch.setattr("urbancli.bench.probes._moments.CHUNK_BYTES", 7 * 8 * 10)
-    parts = ridge.fit_predict_folds(x, y, groups, *masks)
+    parts = ridge.fit_predict_folds(x, y, folds)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.values, other.values, atol=1e-9)
 
 
 def test_no_features_predict_the_mean() -> None:
     y = RNG.normal(size=40)
-    result = ridge.fit_predict(np.zeros((40, 0)), y, np.arange(40) // 5, np.zeros((3, 0)))
+    result = alone(np.zeros((40, 0)), y, np.arange(40) // 5, np.zeros((3, 0)))
     np.testing.assert_allclose(result.values, [y.mean()] * 3)
 
 
 def test_units_of_features_do_not_matter() -> None:
     x, y, groups = data(80, 9, 1)
     scaled = x * np.logspace(-3, 3, 9) + 100
-    plain = ridge.fit_predict(x[:60], y[:60, 0], groups[:60], x[60:]).values
-    other = ridge.fit_predict(scaled[:60], y[:60, 0], groups[:60], scaled[60:]).values
+    plain = alone(x[:60], y[:60, 0], groups[:60], x[60:]).values
+    other = alone(scaled[:60], y[:60, 0], groups[:60], scaled[60:]).values
     np.testing.assert_allclose(plain, other, atol=1e-6)
 
 
 def test_test_units_change_nothing_for_each_other() -> None:
     x, y, groups = data(80, 9, 1)
-    both = ridge.fit_predict(x[:60], y[:60, 0], groups[:60], x[60:]).values
-    one = ridge.fit_predict(x[:60], y[:60, 0], groups[:60], x[60:61]).values
+    both = alone(x[:60], y[:60, 0], groups[:60], x[60:]).values
+    one = alone(x[:60], y[:60, 0], groups[:60], x[60:61]).values
     np.testing.assert_allclose(both[0], one[0], atol=1e-9)
 
 
@@ -156,8 +169,3 @@ def test_inner_folds_keep_groups_together() -> None:
 def test_one_group_is_not_scored() -> None:
     with pytest.raises(NotScored, match="one group"):
         inner_folds(np.zeros(20))
-
-
-def test_probes_are_found_by_kind() -> None:
-    assert probe_for("regression")[0] == "ridge"
-    assert probe_for("classification")[0] == "logistic"

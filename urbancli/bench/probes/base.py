@@ -1,8 +1,8 @@
 """The contract of a probe, and what every probe does inside a training fold.
 
-A probe is a module with `KIND`, `VERSION`, `fit_predict` and `fit_predict_folds`: the same for one
-fold and for all of a split at once. It never sees a test value: scaling, imputation and the choice
-of its penalty happen on the training units alone.
+A probe is a module with `KINDS` (of tasks), `VERSION` (raised when scores change) and
+`fit_predict_folds(x, y, folds, x_test=None, seed=0)`. It never sees a test value: scaling,
+imputation and the choice of its settings happen on the training units alone.
 """
 
 from types import ModuleType
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli import plugins
-from urbancli.bench.splits import NotScored, equal_runs
+from urbancli.bench.splits.base import NotScored, equal_runs
 
 INNER_FOLDS = 4
 """Folds for the choice of a penalty, runs of neighbouring groups as the outer ones."""
@@ -20,27 +20,73 @@ INNER_FOLDS = 4
 Floats = npt.NDArray[np.float64]
 
 
-class Predicted(NamedTuple):
-    """What a probe returns.
+Mask = npt.NDArray[np.bool_]
+
+DEFAULTS = {"regression": "ridge", "classification": "logistic"}
+"""The probe of each kind of task where none is named."""
+
+
+class Fold(NamedTuple):
+    """One fold of a split.
 
     Attributes:
-        values: predictions for the test units, in their order.
-        penalty: the chosen penalty, one per target.
+        training: (U,) what may be learnt from, the units that choose settings among them.
+        testing: (U,) what is predicted.
+        inner: (U,) which inner fold judges the settings; −1 where a unit is only learnt from, and
+            outside `training`.
+        refit: whether the chosen setting is fitted on all training units; else without those that
+            judged, as where a paper fixes them.
+    """
+
+    training: Mask
+    testing: Mask
+    inner: npt.NDArray[np.int64]
+    refit: bool = True
+
+
+class Predicted(NamedTuple):
+    """What a probe returns for a fold.
+
+    Attributes:
+        values: (M,) or (M, T) predictions for the units tested, in their order.
+        chosen: the chosen setting, one per target.
         unconverged: number of fits that stopped before they converged.
     """
 
     values: npt.NDArray[Any]
-    penalty: tuple[float, ...]
+    chosen: tuple[float, ...]
     unconverged: int
 
 
-def probe_for(kind: str) -> tuple[str, ModuleType]:
-    """Return (name, module) of the first probe by name for `regression` or `classification`."""
-    for name in plugins.names("bench.probes"):
-        module = plugins.load("bench.probes", name)
-        if kind == module.KIND:
-            return name, module
-    raise ValueError(f"no probe for {kind}")
+def load_probe(name: str) -> ModuleType:
+    """Return the module of a probe.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    return plugins.load("bench.probes", name)
+
+
+def probes_of(kind: str) -> list[str]:
+    """Return the names of the probes for `regression` or `classification`."""
+    names = plugins.names("bench.probes")
+    return [name for name in names if kind in load_probe(name).KINDS]
+
+
+def nested(training: Mask, testing: Mask, order: npt.NDArray[np.int64]) -> Fold:
+    """Return a fold whose settings are chosen on runs of its training units' groups.
+
+    Args:
+        training: (U,).
+        testing: (U,).
+        order: (U,) ranks of groups.
+
+    Raises:
+        NotScored: the training units are of one group.
+    """
+    inner = np.full(len(training), -1, dtype=np.int64)
+    inner[training] = inner_folds(order[training])
+    return Fold(training, testing, inner)
 
 
 def inner_folds(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.bench.probes.base import Floats, Predicted, eigen, inner_folds, standardise
+from urbancli.bench.probes.base import Floats, Fold, Predicted, eigen, standardise
 from urbancli.bench.statistics import confusion, macro_f1
 
-KIND = "classification"
+KINDS = ("classification",)
 VERSION = 2  # another path to the same optimum, within the same tolerance
 
 PENALTIES = np.logspace(2, -3, 6)
@@ -29,62 +29,52 @@ TOLERANCE = 1e-3
 """Largest entry of the gradient of the mean loss at which a fit counts as converged."""
 
 
-def fit_predict(
-    x_train: npt.ArrayLike,
-    y_train: npt.NDArray[Any],
-    groups: npt.ArrayLike,
-    x_test: npt.ArrayLike,
-    seed: int = 0,
-) -> Predicted:
-    """Return predicted classes with the penalty of the best macro-F1 over inner folds.
-
-    Args:
-        x_train: (N, D) features, NaN where missing; D may be 0: the commonest class is predicted.
-        y_train: (N,) classes.
-        groups: (N,) ranks of groups.
-        x_test: (M, D).
-        seed: not used: nothing here is random.
-
-    Returns:
-        Classes (M,), of the type of `y_train`.
-    """
-    x = np.asarray(x_train)
-    names, classes = np.unique(y_train, return_inverse=True)
-    inner = inner_folds(np.asarray(groups))
-    guesses = np.zeros((len(PENALTIES), len(classes)), dtype=np.int64)
-    unconverged = 0
-    for fold in np.unique(inner):
-        out = inner == fold
-        guesses[:, out], late = logistic_path(x[~out], classes[~out], x[out], len(PENALTIES))
-        unconverged += late
-    one = np.zeros(len(classes), dtype=np.int64)
-    scores = [macro_f1(confusion(classes, g, one, len(names)).sum(axis=0)) for g in guesses]
-    # Of equal scores the first: the strongest penalty.
-    best = int(np.argmax(scores))
-    path, late = logistic_path(x, classes, np.asarray(x_test), best + 1)
-    return Predicted(names[path[best]], (float(PENALTIES[best]),), unconverged + late)
-
-
 def fit_predict_folds(
     x: npt.NDArray[Any],
     y: npt.NDArray[Any],
-    groups: npt.NDArray[np.int64],
-    training: Sequence[npt.NDArray[np.bool_]],
-    testing: Sequence[npt.NDArray[np.bool_]],
+    folds: Sequence[Fold],
+    x_test: npt.NDArray[Any] | None = None,
+    seed: int = 0,
 ) -> list[Predicted]:
-    """Return what `fit_predict` returns for every fold of a split.
+    """Return predicted classes with the penalty of the best macro-F1 over the inner folds.
 
     Args:
-        x: (N, D) features, NaN where missing.
+        x: (N, D) features, NaN where missing; D may be 0: the commonest class is predicted.
         y: (N,) classes.
-        groups: (N,) ranks of groups.
-        training: per fold (N,) which units are learnt from.
-        testing: per fold (N,) which units are predicted.
+        folds: see `Fold`.
+        x_test: (N, D) features of units as they are predicted, where those differ.
+        seed: not used: nothing here is random.
+
+    Returns:
+        Per fold the classes (M,), of the type of `y`.
     """
-    return [
-        fit_predict(x[train], y[train], groups[train], x[test])
-        for train, test in zip(training, testing, strict=True)
+    tested = x if x_test is None else x_test
+    return [_fit_predict(x, y, fold, tested) for fold in folds]
+
+
+def _fit_predict(
+    x: npt.NDArray[Any], y: npt.NDArray[Any], fold: Fold, tested: npt.NDArray[Any]
+) -> Predicted:
+    names = np.unique(y[fold.training])
+    classes = np.searchsorted(names, y)
+    judging = fold.training & (fold.inner >= 0)
+    guesses = np.zeros((len(PENALTIES), len(y)), dtype=np.int64)
+    unconverged = 0
+    for number in np.unique(fold.inner[judging]):
+        out = judging & (fold.inner == number)
+        rest = fold.training & ~out
+        guesses[:, out], late = logistic_path(x[rest], classes[rest], x[out], len(PENALTIES))
+        unconverged += late
+    truth = classes[judging]
+    one = np.zeros(len(truth), dtype=np.int64)
+    scores = [
+        macro_f1(confusion(truth, guess[judging], one, len(names)).sum(axis=0)) for guess in guesses
     ]
+    # Of equal scores the first: the strongest penalty.
+    best = int(np.argmax(scores))
+    final = fold.training if fold.refit else fold.training & ~judging
+    path, late = logistic_path(x[final], classes[final], tested[fold.testing], best + 1)
+    return Predicted(names[path[best]], (float(PENALTIES[best]),), unconverged + late)
 
 
 def logistic_path(

@@ -13,7 +13,7 @@ algebra on sums. The squared error on units left out needs their sums alone, no 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli.bench.probes._moments import Frame, Moments, chunks, frame_of, moments
-from urbancli.bench.probes.base import Predicted, eigen, inner_folds, standardise
+from urbancli.bench.probes.base import Fold, Predicted, eigen, standardise
 
-KIND = "regression"
+KINDS = ("regression",)
 VERSION = 2  # sums of products instead of predictions: the last digits of errors and scores
 
 PENALTIES = np.logspace(-6, 6, 13)
@@ -38,42 +38,6 @@ VARIES = 1e-6
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-
-def fit_predict(
-    x_train: npt.ArrayLike,
-    y_train: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    x_test: npt.ArrayLike,
-    seed: int = 0,
-) -> Predicted:
-    """Return predictions with the penalty, per target, of the least squared error over inner folds.
-
-    The inner folds are runs of the training units' groups; neighbours across their borders stay.
-
-    Args:
-        x_train: (N, D) features, NaN where missing; D may be 0: the prediction is the mean.
-        y_train: (N,) or (N, T).
-        groups: (N,) ranks of groups.
-        x_test: (M, D).
-        seed: not used: nothing here is random.
-
-    Returns:
-        Predictions (M,) or (M, T), float64.
-    """
-    x, y = np.asarray(x_train), np.asarray(y_train, dtype=np.float64)
-    targets = y.reshape(len(y), -1)
-    inner = inner_folds(np.asarray(groups))
-    errors = np.zeros((len(PENALTIES), targets.shape[1]))
-    for fold in np.unique(inner):
-        out = inner == fold
-        guesses = ridge_path(x[~out], targets[~out], x[out])
-        errors += ((guesses - targets[out]) ** 2).sum(axis=1)
-    best = _least(errors)
-    path = ridge_path(x, targets, np.asarray(x_test))
-    chosen = path[best, :, np.arange(targets.shape[1])].T
-    penalties = tuple(float(value) for value in PENALTIES[best])
-    return Predicted(chosen.reshape(-1, *y.shape[1:]), penalties, 0)
 
 
 def ridge_path(
@@ -115,51 +79,72 @@ def ridge_path(
 def fit_predict_folds(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
-    groups: npt.ArrayLike,
-    training: Sequence[Mask],
-    testing: Sequence[Mask],
+    folds: Sequence[Fold],
+    x_test: npt.ArrayLike | None = None,
+    seed: int = 0,
 ) -> list[Predicted]:
-    """Return what `fit_predict` returns for every fold of a split, to rounding.
+    """Return predictions with the penalty, per target, of the least squared error when judged.
 
     Args:
-        x: (N, D) features, NaN where missing.
+        x: (N, D) features, NaN where missing; D may be 0: the prediction is the mean.
         y: (N,) or (N, T).
-        groups: (N,) ranks of groups.
-        training: per fold (N,) which units are learnt from.
-        testing: per fold (N,) which units are predicted.
+        folds: see `Fold`.
+        x_test: (N, D) features of units as they are predicted, where those differ.
+        seed: not used: nothing here is random.
     """
     features, target = np.asarray(x), np.asarray(y, dtype=np.float64)
-    ranks = np.asarray(groups)
-    inner = [inner_folds(ranks[train]) for train in training]
+    tested = features if x_test is None else np.asarray(x_test)
     width = features.shape[1]
-    least = min(
-        int(train.sum() - np.bincount(fold).max())
-        for train, fold in zip(training, inner, strict=True)
-    )
-    runs = sum(int(fold.max()) + 1 for fold in inner)
+    least, runs = len(features), 0
+    for fold in folds:
+        counts = np.bincount(fold.inner[fold.inner >= 0], minlength=1)
+        gone = int(counts.max()) if fold.refit else int(counts.sum())
+        least = min(least, int(fold.training.sum()) - gone)
+        runs += len(counts) + 1
     if not 0 < width <= least or 8 * runs * width**2 > SUMS_BYTES:
-        return [
-            fit_predict(features[train], target[train], ranks[train], features[test])
-            for train, test in zip(training, testing, strict=True)
-        ]
+        return [_fit_predict(features, target, fold, tested) for fold in folds]
     from threadpoolctl import threadpool_limits
 
     targets = target.reshape(len(target), -1)
     frame = frame_of(features)
-    parts = _sums(features, targets, frame, training, inner)
-    wholes = [sum(runs[1:], runs[0]) for runs in parts]
+    parts = _sums(features, targets, frame, folds)
+    wholes = [_total(runs.values()) for runs in parts]
     left_out = [
-        (whole - run, run) for whole, runs in zip(wholes, parts, strict=True) for run in runs
+        (whole - run, run)
+        for whole, runs in zip(wholes, parts, strict=True)
+        for number, run in runs.items()
+        if number >= 0
+    ]
+    finals = [
+        whole if fold.refit else runs[-1]
+        for fold, whole, runs in zip(folds, wholes, parts, strict=True)
     ]
     # A fold a thread and not a fold on all: their matrices are too small to share.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = iter(list(pool.map(_errors, *zip(*left_out, strict=True))))
-        errors = [sum(next(found) for _ in runs) for runs in parts]
-        fits = list(pool.map(_fit, wholes, errors))
+        errors = [sum(next(found) for number in runs if number >= 0) for runs in parts]
+        fits = list(pool.map(_fit, finals, errors))
     return [
-        _predict(features, frame, fit, np.flatnonzero(test), target.shape[1:])
-        for fit, test in zip(fits, testing, strict=True)
+        _predict(tested, frame, fit, np.flatnonzero(fold.testing), target.shape[1:])
+        for fit, fold in zip(fits, folds, strict=True)
     ]
+
+
+def _fit_predict(x: npt.NDArray[Any], y: Floats, fold: Fold, tested: npt.NDArray[Any]) -> Predicted:
+    """Return the predictions of one fold by itself."""
+    targets = y.reshape(len(y), -1)
+    errors = np.zeros((len(PENALTIES), targets.shape[1]))
+    for number in np.unique(fold.inner[fold.inner >= 0]):
+        out = fold.inner == number
+        rest = fold.training & ~out
+        guesses = ridge_path(x[rest], targets[rest], x[out])
+        errors += ((guesses - targets[out]) ** 2).sum(axis=1)
+    best = _least(errors)
+    final = fold.training if fold.refit else fold.training & (fold.inner < 0)
+    path = ridge_path(x[final], targets[final], tested[fold.testing])
+    chosen = path[best, :, np.arange(targets.shape[1])].T
+    penalties = tuple(float(value) for value in PENALTIES[best])
+    return Predicted(chosen.reshape(-1, *y.shape[1:]), penalties, 0)
 
 
 class _Fit(NamedTuple):
@@ -181,29 +166,33 @@ class _Fit(NamedTuple):
 
 
 def _sums(
-    x: npt.NDArray[Any],
-    y: Floats,
-    frame: Frame,
-    training: Sequence[Mask],
-    inner: Sequence[npt.NDArray[np.int64]],
-) -> list[list[Moments]]:
-    """Return the moments of every inner run of every fold's training units.
+    x: npt.NDArray[Any], y: Floats, frame: Frame, folds: Sequence[Fold]
+) -> list[dict[int, Moments]]:
+    """Return the moments of every inner run of every fold's training units, by its number.
 
     Units that are in the same run of every fold are summed once, and added where they belong.
     """
-    runs = np.full((len(x), len(training)), -1, dtype=np.int64)
-    for fold, (train, own) in enumerate(zip(training, inner, strict=True)):
-        runs[train, fold] = own
+    outside = -2
+    runs = np.full((len(x), len(folds)), outside, dtype=np.int64)
+    for number, fold in enumerate(folds):
+        runs[fold.training, number] = fold.inner[fold.training]
     kinds, kind = np.unique(runs, axis=0, return_inverse=True)
-    found: list[dict[int, Moments]] = [{} for _ in training]
+    found: list[dict[int, Moments]] = [{} for _ in folds]
     for number, places in enumerate(kinds.tolist()):
-        if max(places) < 0:
+        if max(places) == outside:
             continue
         sums = moments(x, y, np.flatnonzero(kind.ravel() == number), frame)
         for parts, run in zip(found, places, strict=True):
-            if run >= 0:
+            if run > outside:
                 parts[run] = parts[run] + sums if run in parts else sums
-    return [[parts[run] for run in sorted(parts)] for parts in found]
+    return [{run: parts[run] for run in sorted(parts)} for parts in found]
+
+
+def _total(parts: Iterable[Moments]) -> Moments:
+    first, *rest = parts
+    for part in rest:
+        first = first + part
+    return first
 
 
 def _decomposed(train: Moments) -> tuple[Floats, Floats, Floats, Floats, Floats]:
@@ -255,8 +244,8 @@ def _predict(
     values = np.empty((len(rows), len(fit.target_mean)))
     done = 0
     for part in chunks(rows, x.shape[1]):
-        framed, known = frame.of(x[part])
-        framed -= fit.mean if known is None else known * fit.mean
+        framed = (x[part].astype(np.float64) - frame.centre) / frame.scale - fit.mean
+        np.nan_to_num(framed, copy=False)
         values[done : done + len(part)] = framed @ fit.weights + fit.target_mean
         done += len(part)
     return Predicted(values.reshape(-1, *shape), fit.penalty, 0)
