@@ -148,6 +148,30 @@ def test_dropping_takes_the_name_away_and_leaves_the_rest() -> None:
         batch.drop(["b", "a"])
 
 
+def test_what_is_dropped_in_some_places_is_gone_there_and_untouched_elsewhere() -> None:
+    rng = np.random.default_rng(0)
+    tokens = {"a": bags(rng, 30, 3), "b": singles(rng, 30, 4), "c": singles(rng, 30, 2)}
+    index, hole = rng.permutation(30)[:20], rng.random(20) < 0.4
+    batch = make_batch(tokens, index)
+    before = {name: (part.values.clone(), part.present.clone())
+              for name, part in batch.modalities.items()}  # fmt: skip
+    left = batch.drop(["c"], {"a": hole, "b": ~hole, "c": hole, "unheard of": hole})
+    assert list(left.modalities) == ["a", "b"] and left.size == 20
+    for name, gone in (("a", hole), ("b", ~hole)):
+        part, whole = left.modalities[name], tokens[name]
+        # The same as if the encoder had known nothing of these places.
+        lists = [np.empty((0, whole.values.shape[1])) if lost else naive_place(whole, place)
+                 for place, lost in zip(index, gone, strict=True)]  # fmt: skip
+        np.testing.assert_array_equal(part.values.numpy(), np.concatenate(lists))
+        assert part.offsets.tolist() == [0, *np.cumsum([len(own) for own in lists])]
+        assert part.positions.shape == (len(part.values), whole.positions.shape[1])
+        assert np.array_equal(part.present.numpy(), whole.present[index] & ~gone)
+        wanted = np.where(gone[:, None], 0, whole.take(index).pooled())
+        np.testing.assert_array_equal(part.pooled.numpy(), wanted.astype(part.pooled.numpy().dtype))
+        assert torch.equal(batch.modalities[name].values, before[name][0])
+        assert torch.equal(batch.modalities[name].present, before[name][1])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_batch_on_a_gpu_is_the_one_on_the_processor() -> None:
     rng = np.random.default_rng(0)

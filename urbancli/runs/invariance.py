@@ -40,9 +40,12 @@ SMALL = 1e-6
 IN_COMPANY = 1e-2
 """As `SAME` where batches differ in size, and with them the order of sums."""
 
+REMEMBERED = 0.5
+"""Of a feature's deviation: what must change where a place was learnt by heart. Statistics over all
+places move a little with any of them, and a regression on them somewhat more."""
+
 OWN = 4.0
-"""How many times more than all others a place must change to have been remembered: statistics over
-all places may move a little with any of them."""
+"""How many times more than all others such a place must change."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -92,22 +95,20 @@ class _Sample:
         lost = self._lost(tokens)
         known = self._reader(tokens)
         values = self._after_whole(known)
-        if len(self._places) > 2:
-            company = embed_batch(self._method, known.batch(self._every[::-2], self._device))[0]
-            if _changed(values[::-2], company, values, IN_COMPANY).any():
-                raise UrbanError(
-                    f"{self._name}: an embedding depends on the other places of its batch: mend "
-                    "embed() of its method, and train again"
-                )
         names = [name for name, mask in lost.items() if mask.any()]
-        changed = self._after_whole(self._reader(_exchanged(tokens, lost, names), known))
-        if not _changed(values, changed, values, SAME).any():
-            return
-        for name in names:
-            changed = self._after_whole(self._reader(_exchanged(tokens, lost, [name]), known))
-            if _changed(values, changed, values, SAME).any():
-                raise self._reads([name])
-        raise self._reads(names)
+
+        def reads(some: list[str]) -> bool:
+            other = self._reader(_exchanged(tokens, lost, some), known)
+            return bool((_change(values, self._after_whole(other), values) > SAME).any())
+
+        if reads(names):
+            raise self._reads([name for name in names if reads([name])] or names)
+        company = embed_batch(self._method, known.batch(self._every[::-2], self._device))[0]
+        if (_change(values[::-2], company, values) > IN_COMPANY).any():
+            raise UrbanError(
+                f"{self._name}: an embedding depends on the other places of its batch: mend "
+                "embed() of its method, and train again"
+            )
 
     def check_memory(self, tokens: Mapping[str, Tokens], read: tuple[str, ...]) -> None:
         """Refuse a method that knows a place's tokens from those it was prepared with."""
@@ -122,7 +123,7 @@ class _Sample:
             after = self._prepared(_exchanged(tokens, {name: few}, [name]), own)
             change = _change(before, after, before)
             others = float(change[~few].max(initial=0.0))
-            if change[few].max() > max(IN_COMPANY, OWN * others):
+            if change[few].max() > max(REMEMBERED, OWN * others):
                 raise self._reads([name])
 
     def _reads(self, names: list[str]) -> UrbanError:
@@ -180,7 +181,3 @@ def _change(first: Values, second: Values, sample: Values) -> npt.NDArray[np.flo
     return np.asarray(
         np.divide(gap, scale, out=np.where(gap > 0, np.inf, 0.0), where=scale > 0).max(axis=1)
     )
-
-
-def _changed(first: Values, second: Values, sample: Values, share: float) -> Mask:
-    return np.asarray(_change(first, second, sample) > share)
