@@ -23,12 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._result import finish
-from urbancli.bench.controls import Contestant, unit_features
+from urbancli.bench.contestants import Contestant, on_places
 from urbancli.bench.evaluation import Exam, answer_together, score
-from urbancli.bench.preparation import Material, load_split, prepare, set_exam
+from urbancli.bench.papers import set_exam
+from urbancli.bench.preparation import Material, load_split, prepare
 from urbancli.bench.probes.base import inner_folds, standardise
 from urbancli.demo.factors import FACTORS, MODALITIES, SYNERGY, TARGETS
 from urbancli.demo.recipe import Recipe
+from urbancli.spoiling import WHOLE
 
 Floats = npt.NDArray[np.float64]
 
@@ -78,15 +80,16 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
     windows = [reach_of(choose()[name], name) for name in MODALITIES]
     papers: dict[str, list[tuple[str, Material, Exam]]] = {}
     for target in TARGETS:
-        material = prepare(city, places, f"factor_{target}", 0)
-        exam = set_exam(material, load_split(city, material, 5), places, windows)
+        material = prepare(city, places, f"factor_{target}")
+        split = load_split(city, material, "spatial", 0, 5)
+        exam = set_exam(material, split, places, windows)
         papers.setdefault(exam.sitting(material.alignment), []).append((target, material, exam))
     scores: dict[str, dict[str, float]] = {name: {} for name in MODALITIES}
     synergy: dict[str, float] = {}
     for sitting in papers.values():
         exams = [exam for _, _, exam in sitting]
         features = {
-            name: unit_features(contestant, sitting[0][1].alignment, ())
+            name: contestant.on_units(sitting[0][1], WHOLE)
             for name, contestant in contestants.items()
         }
         for name, values in features.items():
@@ -100,7 +103,7 @@ def examine(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def _contestant(name: str, pooled: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> Contestant:
-    return Contestant(name, lambda drop: [(pooled, present)], (name,))
+    return Contestant(name, on_places(name, lambda spoiling: [(pooled, present)]), (name,))
 
 
 # --- the probe of products -------------------------------------------------------------------

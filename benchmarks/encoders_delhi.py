@@ -33,14 +33,17 @@ import numpy.typing as npt
 
 from benchmarks._result import DATA, finish
 from urbancli import plugins
-from urbancli.bench.controls import Contestant, constant, coordinates, unit_features
+from urbancli.bench.contestants import Contestant, on_places
+from urbancli.bench.controls import constant, coordinates, position_features
 from urbancli.bench.evaluation import Answers, answer, at_random, compare, score
-from urbancli.bench.preparation import load_split, prepare, set_exam
+from urbancli.bench.papers import set_exam
+from urbancli.bench.preparation import load_split, prepare
 from urbancli.bench.statistics import Interval
 from urbancli.encoding import encode_cached, fit_encoders, load_encoder, reach_of
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, open_city
+from urbancli.spoiling import WHOLE
 from urbancli.workspace import Workspace
 
 FETCH = [
@@ -101,8 +104,8 @@ def encoded(city: CityLayers, places: Places, names: Sequence[str]) -> Candidate
     pooled, present = tokens.pooled(), tokens.present
     reach_m = reach_of(encoders, MODALITY)
     contestant = Contestant(
-        title, lambda drop: [(pooled, present)], (MODALITY,), pretraining="transductive",
-        reach_m=reach_m,
+        title, on_places(title, lambda spoiling: [(pooled, present)]), (MODALITY,),
+        pretraining="transductive", reach_m=reach_m,
     )  # fmt: skip
     return Candidate(contestant, pooled.shape[1], seconds)
 
@@ -110,7 +113,7 @@ def encoded(city: CityLayers, places: Places, names: Sequence[str]) -> Candidate
 def candidates(city: CityLayers, places: Places) -> tuple[list[Candidate], dict[str, str]]:
     """Return the controls and encoders, and why some are left out."""
     where = coordinates(places)
-    width = where.features(())[0][0].shape[1]
+    width = position_features(places).shape[1]
     found = [Candidate(constant(), 0), Candidate(where, width)]
     left_out, alone = {}, dict[str, float]()
     for names in CANDIDATES:
@@ -140,15 +143,15 @@ def examine(city: CityLayers) -> dict[str, Any]:
     """Return what every candidate scores, against the default and in a random split."""
     places = city.tiles()
     entrants, left_out = candidates(city, places)
-    material = prepare(city, places, LABEL, SEED)
+    material = prepare(city, places, LABEL)
     windows = [one.contestant.reach_m for one in entrants]
-    exam = set_exam(material, load_split(city, material, FOLDS), places, windows)
+    exam = set_exam(material, load_split(city, material, "spatial", SEED, FOLDS), places, windows)
     flattering = at_random(exam, SEED)
     spatial: dict[str, Answers] = {}
     rows: dict[str, dict[str, Any]] = {}
     for one in entrants:
         name = one.contestant.method
-        features: npt.NDArray[np.float32] = unit_features(one.contestant, material.alignment, ())
+        features: npt.NDArray[np.float32] = one.contestant.on_units(material, WHOLE)
         spatial[name], flattered = answer(exam, features), answer(flattering, features)
         rows[name] = {
             **numbers(score(exam, spatial[name])),

@@ -111,9 +111,10 @@ class Workspace:
         """Return the folder of a training run."""
         return self.root / "runs" / run
 
-    def split_file(self, city: str, label: str, seed: int) -> Path:
-        """Return the split of a label's units into spatial groups and folds."""
-        return self.root / "splits" / f"{city}-{label}-s{seed}.parquet"
+    def split_file(self, city: str, label: str, seed: int, kind: str = "spatial") -> Path:
+        """Return the split of a label's units into groups and folds."""
+        name = f"{city}-{label}-s{seed}" + ("" if kind == "spatial" else f"-{kind}")
+        return self.root / "splits" / f"{name}.parquet"
 
     def picture_file(self, city: str) -> Path:
         """Return the picture of a fetched city."""
@@ -122,6 +123,10 @@ class Workspace:
     def results_dir(self) -> Path:
         """Return where the benchmark writes its rows."""
         return self.root / "results"
+
+    def answers_dir(self) -> Path:
+        """Return where the benchmark keeps the predictions that its rows were made from."""
+        return self.results_dir() / "answers"
 
     def cities(self) -> list[str]:
         """Return the fetched cities: those whose manifest, written last, exists."""

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 import shapely
 
-from urbancli.bench.controls import concatenations, position_features, unit_features
+from urbancli.bench.controls import controls, position_features
 from urbancli.bench.evaluation import answer, score
-from urbancli.bench.preparation import load_split, prepare, set_exam
+from urbancli.bench.papers import set_exam
+from urbancli.bench.preparation import load_split, prepare
 from urbancli.bench.probes import ridge
 from urbancli.bench.run import SCHEMA, BenchOptions, BenchResult, bench, write_splits
 from urbancli.bench.tasks.base import in_suite
@@ -24,6 +25,7 @@ from urbancli.labels.files import load_label, parse_label
 from urbancli.layers import open_city
 from urbancli.runs import RunOptions, create_run
 from urbancli.sources.pois import Source as Pois
+from urbancli.spoiling import WHOLE
 from urbancli.workspace import Workspace, read_table, sha256, write_table
 
 GRID = Grid(32643)
@@ -89,14 +91,23 @@ def only(result: BenchResult, **wanted: str) -> dict:
 
 
 def test_every_contestant_label_and_drop_has_its_row(result: BenchResult) -> None:
-    methods = {"constant", "coordinates", "concatenation", "untrained", "urbanfusion"}
+    methods = {
+        "constant", "coordinates", "counts", "concatenation", "concatenation-pca", "untrained",
+        "urbanfusion",
+    }  # fmt: skip
     expected = {
-        (m, t, d)
+        (m, t, d, "both" if d else "")
         for m in methods
         for t in ("liveliness", "land_use")
         for d in ("", "pois", "satellite")
+        if not (d and m == "constant")
     }
-    found = [(row["method"], row["task"], row["drop"]) for row in result.rows]
+    expected |= {
+        ("urbanfusion", t, d, "test")
+        for t in ("liveliness", "land_use")
+        for d in ("pois", "satellite")
+    }
+    found = [(row["method"], row["task"], row["drop"], row["drop_at"]) for row in result.rows]
     assert len(found) == len(set(found))
     assert set(found) == expected
     assert all(list(row) == SCHEMA.names for row in result.rows)
@@ -152,9 +163,7 @@ def test_a_score_equals_scoring_by_hand(workspace: Workspace, result: BenchResul
         removed += (~test & touch[:, test].any(axis=1)).sum()
         assert (exam.training[fold] == train).all()
         # Inner folds follow the Hilbert order of groups, so take the exam's.
-        guess = ridge.fit_predict(
-            features[train], y[train], exam.split.order[train], features[test]
-        )
+        (guess,) = ridge.fit_predict_folds(features, y, [exam.folds[fold]])
         above += ((y[test] - guess.values) ** 2).sum()
         below += ((y[test] - y[train].mean()) ** 2).sum()
     assert len(set(split_order)) == row["groups"]
@@ -164,8 +173,8 @@ def test_a_score_equals_scoring_by_hand(workspace: Workspace, result: BenchResul
 
 def material_and_split(workspace: Workspace):
     city = open_city(workspace, "town")
-    material = prepare(city, city.tiles(), "liveliness", 0)
-    return material, load_split(city, material, 5), city.tiles()
+    material = prepare(city, city.tiles(), "liveliness")
+    return material, load_split(city, material, "spatial", 0, 5), city.tiles()
 
 
 def test_what_is_left_out_is_named(result: BenchResult) -> None:
@@ -189,7 +198,7 @@ def test_units_half_outside_are_left_out_and_named(tmp_path) -> None:
     made = Workspace(tmp_path / "workspace")
     fetch(made, city, [source], [parse_label(f"v={path}:v@200m")])
     layers = open_city(made, "edge")
-    material = prepare(layers, layers.tiles(), "v", 0)
+    material = prepare(layers, layers.tiles(), "v")
     # u2 has its centre just west of the city, u3 only its top in it.
     found = dict(zip(material.units.unit_id, material.values, strict=True))
     assert found == {"u0": 0, "u1": 1, "u4": 4, "u5": 5, "u6": 6}
@@ -234,8 +243,6 @@ def test_a_drop_is_scored_again(result: BenchResult) -> None:
     assert without["retention"] == pytest.approx(expected)
     assert without["difference_concatenation"] is None
     assert any("without pois keeps" in note["note"] for note in result.notes)
-    same = only(result, method="constant", task="liveliness", drop="pois")
-    assert same["value"] == constant
 
 
 def test_differences_are_paired(result: BenchResult) -> None:
@@ -260,7 +267,7 @@ def test_leaks_follow_what_is_left(result: BenchResult) -> None:
 
 def test_the_same_inputs_are_the_same_file(workspace: Workspace, result: BenchResult) -> None:
     before = sha256(workspace.split_file("town", "land_use", 0))
-    paths = write_splits(workspace, "town")
+    paths = write_splits(workspace, "town", BenchOptions(("town",)))
     assert [path.name for path in paths] == [
         "town-land_use-s0.parquet",
         "town-liveliness-s0.parquet",
@@ -276,7 +283,7 @@ def test_the_same_inputs_are_the_same_file(workspace: Workspace, result: BenchRe
 
 def test_an_inductive_run_is_scored_on_its_fold_only(workspace: Workspace, tmp_path) -> None:
     city = open_city(workspace, "town")
-    path = write_splits(workspace, "town")[1]
+    path = write_splits(workspace, "town", BenchOptions(("town",)))[1]
     options = RunOptions(overrides=TINY, hold_out=(path, 1))
     run = create_run(workspace, city, "urbanfusion", options)
     result = bench(workspace, BenchOptions(("town",), runs=(run.name,)))
@@ -293,8 +300,8 @@ def test_an_inductive_run_is_scored_on_its_fold_only(workspace: Workspace, tmp_p
     assert row["difference_untrained"] == pytest.approx(row["value"] - untrained)
     places = city.tiles()
     material = material_and_split(workspace)[0]
-    pooled = concatenations(city, places, [])[0]
-    theirs = answer(exam, unit_features(pooled, material.alignment, ()), [1])
+    (pooled,) = [one for one in controls(city, places, []) if one.method == "concatenation"]
+    theirs = answer(exam, pooled.on_units(material, WHOLE), [1])
     expected = row["value"] - score(exam, theirs).value
     assert row["difference_concatenation"] == pytest.approx(expected)
     assert only(result, method="untrained", task="liveliness")["folds"] == "1"

@@ -16,7 +16,7 @@ from urbancli.bench.evaluation import (
     plain_score,
     score,
 )
-from urbancli.bench.splits import NotScored, Split
+from urbancli.bench.splits.base import NotScored, Split
 from urbancli.bench.tasks.base import Task
 from urbancli.embeddings import Alignment
 
@@ -24,7 +24,11 @@ from urbancli.embeddings import Alignment
 def exam_of(kind: str = "regression", number: int = 120):
     rng = np.random.default_rng(0)
     group = np.arange(number) // 10
-    split = Split(group.astype(str).astype(object), group, group % 4, 600, 450.0, 0)
+    split = Split(
+        kind="spatial", group=group.astype(str).astype(object), order=group, fold=group % 4,
+        validation=None, apart=True, buffer_m=0.0, group_m=600, range_m=450.0, seed=0,
+        warnings=(), sha256="",
+    )  # fmt: skip
     metric = "r2" if kind == "regression" else "macro_f1"
     x = rng.normal(size=(number, 6))
     values = x[:, 0] + rng.normal(size=number)

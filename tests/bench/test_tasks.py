@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from urbancli import plugins
-from urbancli.bench.splits import NotScored
+from urbancli.bench.splits.base import NotScored
 from urbancli.bench.tasks.base import (
     Task,
     find_task,

@@ -16,8 +16,9 @@ def benched(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("benched") / "workspace"
     shutil.copytree(town.workspace, folder)
-    write_splits(Workspace(folder), "synthetic-town")
-    bench(Workspace(folder), BenchOptions(("synthetic-town",), (), ()))
+    options = BenchOptions(("synthetic-town",), (), ())
+    write_splits(Workspace(folder), "synthetic-town", options)
+    bench(Workspace(folder), options)
     return folder
 
 

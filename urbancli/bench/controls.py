@@ -1,25 +1,43 @@
-"""The contestants of a benchmark: runs, and the controls that always stand beside them.
+"""The controls that always stand beside the methods: what must be beaten to have learnt something.
 
-A contestant gives feature blocks on places; everything after that is the same for all.
+constant · coordinates · counts of POIs and tags · pooled tags · concatenation of all frozen
+features · its principal components, as many as a method's embedding is wide · each method untrained
+(`contestants.untrained`). Those that learn from places without a label (components, vocabularies)
+see all of the city's, as a transductive run does.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.embeddings import Alignment, aggregate
-from urbancli.encoding import Choice, choose, encode_cached, fit_encoders, reach_of
-from urbancli.errors import UrbanError
+from urbancli.bench.contestants import (
+    Contestant,
+    Features,
+    Values,
+    encoders_text,
+    on_places,
+    to_units,
+)
+from urbancli.bench.preparation import Material
+from urbancli.bench.probes.base import standardise
+from urbancli.encoding import (
+    Choice,
+    Encoders,
+    choose,
+    encode_cached,
+    fit_encoders,
+    load_named,
+    reach_of,
+)
 from urbancli.grid import Places
-from urbancli.layers import CityLayers, expand_modalities
+from urbancli.layers import CityLayers
 from urbancli.runs import Run
-
-Features = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]
-"""Values (N, D) on places, and where they are present (N,)."""
+from urbancli.spoiling import WHOLE, Spoiling, spoil_blocks
+from urbancli.tokens import Tokens
 
 WAVELENGTHS_KM = np.geomspace(0.3, 50.0, 12)
 """Of the coordinates control; log-spaced from the side of a tile to the width of a city."""
@@ -27,95 +45,53 @@ WAVELENGTHS_KM = np.geomspace(0.3, 50.0, 12)
 DIRECTIONS = np.pi * np.arange(4) / 4
 """Of its waves, radians from east: one axis alone could not follow a diagonal."""
 
+COUNTED = {"entities": "tagcounts", "pois": "pois"}
+"""What the control `counts` counts, and with which encoder."""
 
-@dataclass(frozen=True)
-class Contestant:
-    """What is scored: a run or a control.
+POOLED_TAGS = {"entities": "tagcounts,words=hashed"}
+"""Of the control `tags`: signed hashes of tags, summed over a tile, an embedding of raw tags that
+needs no model. With sentence vectors of tags: train with `--encoder entities=tags`, whose
+concatenation then stands beside the run."""
 
-    Attributes:
-        method: name of the method or control.
-        features: dropped modalities → blocks of features; none for a constant.
-        modalities: what it reads.
-        run: name of the run it belongs to.
-        preset: the run's.
-        pretraining: `transductive` (saw all places, never a label), `inductive`, or `none` where
-            nothing was learnt before the probe.
-        seed: of the training; None where there is none.
-        parameters: trained ones.
-        seconds: of training.
-        peak_mb: of training.
-        hold_out: `{sha256, label, fold}` of an inductive run: the only fold it may be scored on.
-        settings: what else tells its training from others of its preset, in words.
-        mismatch: how the city's data differ from those it was trained on; empty where they do not.
-        encoders: which encoders it reads through, where not all are the default.
-        reach_m: side of the largest square that they read, metres.
+CONSTANT, COORDINATES, CONCATENATION, COMPONENTS = (
+    "constant", "coordinates", "concatenation", "concatenation-pca",
+)  # fmt: skip
+
+APPENDED = "+ coordinates"
+"""In the settings of a contestant whose features have coordinates beside them."""
+
+NAMES = (CONSTANT, COORDINATES, "counts", "tags", CONCATENATION, COMPONENTS)
+
+
+def controls(city: CityLayers, places: Places, runs: Sequence[Run]) -> list[Contestant]:
+    """Return the controls of a city; those of frozen features for all encoders that runs read.
+
+    Args:
+        city: a fetched city.
+        places: its tiles.
+        runs: of this city.
     """
-
-    method: str
-    features: Callable[[tuple[str, ...]], Sequence[Features]]
-    modalities: tuple[str, ...] = ()
-    run: str = ""
-    preset: str = ""
-    pretraining: str = "none"
-    seed: int | None = None
-    parameters: int = 0
-    seconds: float | None = None
-    peak_mb: float | None = None
-    hold_out: dict[str, Any] | None = None
-    settings: str = ""
-    mismatch: str = ""
-    encoders: str = ""
-    reach_m: float = 0.0
-
-    def why_not(self, drop: str, available: Sequence[str]) -> str:
-        """Return why a modality or group cannot be dropped here; empty where it can.
-
-        Args:
-            drop: what `--drop` named.
-            available: modalities the city has.
-        """
-        gone = set(expand_modalities([drop]))
-        if not gone & set(available):
-            return f"the city has no {drop}"
-        if not self.modalities:
-            return ""
-        if not gone & set(self.modalities):
-            return f"does not read {drop}"
-        return f"reads nothing but {drop}" if set(self.modalities) <= gone else ""
-
-
-def unit_features(
-    contestant: Contestant, alignment: Alignment, drop: tuple[str, ...]
-) -> npt.NDArray[np.float32]:
-    """Return the features of units, (U, D) float32, NaN where a block has no present place.
-
-    Raises:
-        UrbanError: a feature of a present place is not finite.
-    """
-    units = alignment.weights.shape[0]
-    blocks = [np.zeros((units, 0), dtype=np.float32)]
-    for values, present in contestant.features(drop):
-        if not np.isfinite(values[present]).all():
-            raise UrbanError(
-                f"the embeddings of {contestant.run or contestant.method} are not finite: the "
-                "training diverged, train again with a lower learning rate"
-            )
-        blocks.append(aggregate(alignment, values, present)[0])
-    return np.concatenate(blocks, axis=1)
-
-
-# --- controls --------------------------------------------------------------------------------
+    found = [constant(), coordinates(places)]
+    found += _frozen("counts", city, places, _named(city, COUNTED), "")
+    found += _frozen("tags", city, places, _named(city, POOLED_TAGS), "")
+    for text, choice in _choices(city, runs).items():
+        whole = _frozen(CONCATENATION, city, places, choice, text)
+        widths = {int(run.facts["width"]) for run in runs if encoders_text(run) == text}
+        found += whole
+        found += [_components(one, width) for one in whole for width in sorted(widths)]
+    return found
 
 
 def constant() -> Contestant:
     """Return the control without features: the training mean, or the commonest class."""
-    return Contestant("constant", lambda drop: [])
+    return Contestant(CONSTANT, on_places(CONSTANT, lambda spoiling: []), identity=[CONSTANT])
 
 
 def coordinates(places: Places) -> Contestant:
     """Return the control that knows only where a place is."""
     features = [(position_features(places), np.ones(len(places), dtype=bool))]
-    return Contestant("coordinates", lambda drop: features, ("coords",))
+    values = on_places(COORDINATES, lambda spoiling: features)
+    return Contestant(COORDINATES, values, ("coords",), identity=[COORDINATES, 1])
 
 
 def position_features(places: Places) -> npt.NDArray[np.float64]:
@@ -130,107 +106,144 @@ def position_features(places: Places) -> npt.NDArray[np.float64]:
     return np.column_stack([x, y, np.sin(phase), np.cos(phase)])
 
 
-def concatenations(city: CityLayers, places: Places, runs: Sequence[Run]) -> list[Contestant]:
-    """Return the control of all pooled frozen features side by side: of the default encoders, and
-    once more for all other encoders that runs read through."""
-    choices = {"": choose((), city.views())}
+def with_coordinates(contestant: Contestant, places: Places) -> Contestant:
+    """Return a contestant with easting and northing beside its features, as some papers have it.
+
+    Its rows are its own: `settings` says so.
+    """
+    spots = np.column_stack([places.x, places.y])
+    spots = (spots - spots.mean(axis=0)) / 1000.0
+    where = (spots, np.ones(len(places), dtype=bool))
+
+    def values(material: Material, spoiling: Spoiling) -> Values:
+        own = contestant.on_units(material, spoiling)
+        return np.column_stack([own, to_units(material, where, contestant.method)])
+
+    return replace(
+        contestant,
+        on_units=values,
+        blocks=None,
+        settings=_joined(contestant.settings, APPENDED),
+        beside=_joined(contestant.beside, APPENDED),
+        modalities=tuple(dict.fromkeys([*contestant.modalities, "coords"])),
+        identity=[APPENDED, contestant.identity],
+    )
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
+# --- frozen features -------------------------------------------------------------------------
+
+
+def _named(city: CityLayers, encoders: Mapping[str, str]) -> Choice:
+    have = city.modalities()
+    return {name: (load_named(text),) for name, text in encoders.items() if name in have}
+
+
+def _choices(city: CityLayers, runs: Sequence[Run]) -> dict[str, Choice]:
+    """Return the default encoders, and all others that runs read through, by their text."""
+    usual = choose((), city.views())
+    choices = {"": usual}
     for run in (run for run in runs if not run.mismatch(city)):
-        choices.setdefault(encoders_text(run), {**choices[""], **run.encoders})
-    found = [_concatenation(city, places, choice, text) for text, choice in choices.items()]
-    return [one for one in found if one is not None]
+        choices.setdefault(encoders_text(run), {**usual, **run.encoders})
+    read = [name for name in city.modalities() if name != "coords"]
+    return {
+        text: {name: choice[name] for name in read if name in choice}
+        for text, choice in choices.items()
+    }
 
 
-def _concatenation(
-    city: CityLayers, places: Places, choice: Choice, encoders: str
-) -> Contestant | None:
-    """Return the control of all pooled frozen features side by side; None where there are none.
+def encode_frozen(
+    city: CityLayers, places: Places, choice: Mapping[str, Encoders]
+) -> dict[str, Tokens]:
+    """Return the tokens of each modality, from encoders fitted on all of the city's places."""
+    return {
+        name: encode_cached(
+            city, name, places, encoders, *fit_encoders(city, name, places, encoders)
+        )
+        for name, encoders in choice.items()
+    }
+
+
+def _frozen(
+    method: str, city: CityLayers, places: Places, choice: Choice, encoders: str
+) -> list[Contestant]:
+    """Return the control of pooled frozen features side by side; none where there are none.
 
     Coordinates are not among them. The probe standardises each column. The tokens are those that
     a transductive run sees; beside an inductive run, whose encoders were fitted without the
     held-out places, this favours the control.
     """
-    tokens, reach_m = {}, 0.0
-    for modality in city.modalities():
-        if modality != "coords" and modality in choice:
-            state = fit_encoders(city, modality, places, choice[modality])
-            tokens[modality] = encode_cached(city, modality, places, choice[modality], *state)
-            reach_m = max(reach_m, reach_of(choice[modality], modality))
+    if not choice:
+        return []
+    tokens = functools.cache(lambda: encode_frozen(city, places, choice))
 
-    def features(drop: tuple[str, ...]) -> list[Features]:
-        kept = {name: part for name, part in tokens.items() if name not in drop}
-        return [(part.pooled(), part.present) for part in kept.values()]
+    @functools.cache
+    def whole(name: str) -> Features:
+        part = tokens()[name]
+        return part.pooled(), part.present
 
-    if not tokens:
-        return None
-    return Contestant(
-        "concatenation",
-        features,
-        tuple(tokens),
-        pretraining="transductive",
-        settings=encoders,
-        encoders=encoders,
-        reach_m=reach_m,
-    )
+    def blocks(material: Material, spoiling: Spoiling) -> Mapping[str, Values]:
+        given = {name: whole(name) for name in choice}
+        spoilt = spoil_blocks(city, places, given, spoiling, choice)
+        return {name: to_units(material, part, method) for name, part in spoilt.items()}
 
+    def values(material: Material, spoiling: Spoiling) -> Values:
+        return np.concatenate(list(blocks(material, spoiling).values()), axis=1)
 
-def encoders_text(run: Run) -> str:
-    """Return the encoders of a run that are not the default of their modality, in words."""
-    return ", ".join(f"{name}={title}" for name, title in run.facts["encoders"].items())
-
-
-# --- runs ------------------------------------------------------------------------------------
-
-
-def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
-    """Return a run as a contestant."""
-    return Contestant(
-        run.method,
-        functools.cache(lambda drop: [run.embed(city, places, drop)]),
-        tuple(run.modalities),
-        run.name,
-        run.preset,
-        run.pretraining,
-        run.seed,
-        run.parameters,
-        run.seconds,
-        run.peak_mb,
-        run.hold_out,
-        settings_of(run),
-        run.mismatch(city),
-        encoders_text(run),
-        run.reach_m,
-    )
-
-
-def settings_of(run: Run) -> str:
-    """Return what tells a run from others of its method and preset, beside seed and hold-out."""
-    facts = run.facts
-    without = [f"without {name}" for name in facts["without"]]
-    precision = [facts["precision"]] if facts["precision"] != "float32" else []
-    encoders = [text] if (text := encoders_text(run)) else []
-    return ", ".join([*facts["overrides"], *without, *precision, *encoders])
-
-
-def title(row: Mapping[str, Any]) -> str:
-    """Return a row's contestant with what tells it from others: preset, settings, seed, fold."""
-    if not row["run"]:
-        return f"{row['method']} ({', '.join(['control', *filter(None, [row['settings']])])})"
-    held = ["inductive" + (f" {row['folds']}" if row["folds"] else "")]
-    parts = [
-        row["preset"],
-        *([row["settings"]] if row["settings"] else []),
-        *([f"seed {row['seed']}"] if row["seed"] else []),
-        *(held if row["pretraining"] == "inductive" else []),
+    layers = {name: city.checksum(name) for name in choice}
+    facts = {name: [one.facts(name) for one in chosen] for name, chosen in choice.items()}
+    return [
+        Contestant(
+            method,
+            values,
+            tuple(choice),
+            pretraining="transductive",
+            settings=encoders,
+            encoders=encoders,
+            reach_m=max(reach_of(chosen, name) for name, chosen in choice.items()),
+            identity=[method, layers, facts],
+            blocks=blocks,
+        )
     ]
-    return f"{row['method']} ({', '.join(parts)})"
 
 
-def untrained(run: Run, city: CityLayers, places: Places) -> Contestant:
-    """Return the same method and Config with random weights, scored where the run is scored."""
+def _components(whole: Contestant, width: int) -> Contestant:
+    """Return the principal components of a concatenation, standardised, the `width` largest.
+
+    They are those of the units of a label, whole; a spoilt unit is projected on the same ones, its
+    missing values at their means.
+    """
+
+    def values(material: Material, spoiling: Spoiling) -> Values:
+        full = whole.on_units(material, WHOLE)
+        spoilt = full if spoiling == WHOLE else whole.on_units(material, spoiling)
+        known, own = standardise(full, spoilt)
+        mean, axes = _axes(known, width)
+        return np.asarray((own - mean) @ axes, dtype=np.float32)
+
     return replace(
-        trained(run, city, places),
-        method="untrained",
-        features=functools.cache(lambda drop: [run.embed_untrained(city, places, drop)]),
-        seconds=None,
-        peak_mb=None,
+        whole,
+        method=COMPONENTS,
+        on_units=values,
+        settings=_joined(whole.settings, f"{width} wide"),
+        identity=[COMPONENTS, width, whole.identity],
+        blocks=None,
     )
+
+
+def _axes(x: npt.NDArray[np.float64], width: int) -> tuple[Any, npt.NDArray[np.float64]]:
+    """Return mean and the axes (D, ≤ width) of largest variance of (N, D)."""
+    from scipy.linalg import eigh
+
+    mean = x.mean(axis=0)
+    centred = x - mean
+    small = centred.T @ centred if x.shape[1] <= len(x) else centred @ centred.T
+    kept = min(width, len(small), len(x) - 1)
+    last = len(small) - 1
+    values, vectors = eigh(small, subset_by_index=[last - kept + 1, last])
+    if x.shape[1] > len(x):
+        vectors = centred.T @ vectors / np.sqrt(np.maximum(values, 1e-12))
+    return mean, vectors

@@ -6,14 +6,15 @@ This is the benchmark's core. It takes feature tables and knows neither runs nor
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.bench.probes.base import probe_for
-from urbancli.bench.splits import NotScored, Split
+from urbancli.bench.probes.base import DEFAULTS, Fold, inner_folds, load_probe
+from urbancli.bench.splits.base import NotScored, Split
 from urbancli.bench.statistics import (
     Interval,
     confusion,
@@ -40,10 +41,11 @@ class Exam:
         task: what the target is.
         split: groups and folds of the U units.
         probe: name of the probe.
+        module: of the probe.
         target: (U,) transformed values, or class numbers; −1 where the class is left out.
         classes: names of the classes scored; none for a regression.
-        kept: (U,) false where the class is left out.
-        training: one (U,) mask per fold: what may be learnt from, units that touch gone.
+        kept: (U,) false where the class is left out, or a compared file has no embedding.
+        folds: per fold what may be learnt from (units that touch gone), and what is predicted.
         removed: training units that left each fold because they touch a test unit.
         notes: what a reader must know: merged classes, warnings.
     """
@@ -55,20 +57,44 @@ class Exam:
     target: npt.NDArray[Any]
     classes: tuple[str, ...]
     kept: Mask
-    training: tuple[Mask, ...]
+    folds: tuple[Fold, ...]
     removed: tuple[int, ...]
     notes: tuple[str, ...]
+
+    @property
+    def training(self) -> tuple[Mask, ...]:
+        """Per fold (U,) what may be learnt from."""
+        return tuple(fold.training for fold in self.folds)
+
+    @cached_property
+    def design(self) -> str:
+        """What changes whenever units are learnt from, chosen by or predicted otherwise."""
+        digest = hashlib.blake2b(f"{self.task.kind}".encode(), digest_size=16)
+        for array in (self.split.fold, self.split.order, self.kept):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for fold in self.folds:
+            digest.update(bytes([fold.refit]))
+            for part in (fold.training, fold.testing, fold.inner):
+                digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def question(self) -> str:
+        """What changes whenever the target does."""
+        digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.target).tobytes())
+        return digest.hexdigest()
 
     def sitting(self, alignment: Alignment) -> str:
         """Return what regressions have in common that can be answered together.
 
         Units and their places, folds, groups, training units and probe; a classification is alone.
         """
-        weights, split = alignment.weights.tocsr(), self.split
-        arrays = [weights.data, weights.indices, weights.indptr, split.fold, split.order, self.kept]
+        weights = alignment.weights.tocsr()
         digest = hashlib.blake2b(f"{self.probe} {weights.shape}".encode(), digest_size=16)
-        for array in [*arrays, *self.training]:
+        for array in (weights.data, weights.indices, weights.indptr):
             digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(self.design.encode())
         if self.task.kind == "classification":
             digest.update(self.task.name.encode())
         return digest.hexdigest()
@@ -93,50 +119,84 @@ class Answers:
     unconverged: int
 
 
-def make_exam(task: Task, values: npt.NDArray[Any], split: Split, touch: Any) -> Exam:
-    """Return the exam on a label.
+def make_exam(
+    task: Task,
+    values: npt.NDArray[Any],
+    split: Split,
+    touch: Any,
+    support: Mask | None = None,
+) -> Exam:
+    """Return the exam on a label, with the default probe of its kind.
 
     Args:
         task: from `find_task`.
         values: (U,) numbers or class names, none missing.
         split: of these units.
-        touch: (U, U) sparse, from `splits.touching`.
+        touch: (U, U) sparse, which units must not be learnt from where others are predicted.
+        support: (U,) units that every compared file of embeddings has; default all.
 
     Raises:
         NotScored: the target is constant, a fold keeps too few training units, or fewer than two
             classes are common.
     """
     notes, names = list(split.warnings), tuple[str, ...]()
-    kept = np.ones(len(values), dtype=bool)
+    kept = np.ones(len(values), dtype=bool) if support is None else support.copy()
     target: npt.NDArray[Any]
     if task.kind == "classification":
-        classes, merged = merge_classes(values, split.group)
+        groups = np.where(kept, split.group, "")
+        classes, merged = merge_classes(values[kept], groups[kept])
         notes += merged
-        kept = np.array([name is not None for name in classes])
-        names = tuple(sorted(set(classes[kept].tolist())))
+        every = np.full(len(values), None, dtype=object)
+        every[kept] = classes
+        kept &= np.array([name is not None for name in every])
+        names = tuple(sorted(set(every[kept].tolist())))
         number = {name: index for index, name in enumerate(names)}
-        target = np.array([number.get(name, -1) for name in classes], dtype=np.int64)
+        target = np.array([number.get(name, -1) for name in every], dtype=np.int64)
     else:
         target = regression_target(task, values)
-    training, removed = [], []
-    for fold in range(split.folds):
-        test = kept & (split.fold == fold)
-        touched = np.asarray(touch[np.flatnonzero(test)].sum(axis=0)).ravel() > 0
-        train = kept & (split.fold != fold)
-        training.append(train & ~touched)
-        removed.append(int((train & touched).sum()))
-        if training[-1].sum() < MIN_TRAINING_UNITS and test.any():
-            raise NotScored(
-                f"fold {fold} keeps {training[-1].sum()} of {train.sum()} training units once "
-                f"those that touch its test units leave: fetch a larger area"
+    folds, removed = [], []
+    for number_of_fold in range(split.folds):
+        fold, gone = _fold(split, kept, touch, number_of_fold)
+        folds.append(fold)
+        removed.append(gone)
+        absent = set(range(len(names))) - set(target[fold.training].tolist())
+        for index in sorted(absent):
+            notes.append(
+                f"class '{names[index]}' is absent from the training units of fold {number_of_fold}"
             )
-        for index in sorted(set(range(len(names))) - set(target[training[-1]].tolist())):
-            notes.append(f"class '{names[index]}' is absent from the training units of fold {fold}")
-    probe, module = probe_for(task.kind)
+    probe = DEFAULTS[task.kind]
     return Exam(
-        task, split, probe, module, target, names, kept, tuple(training), tuple(removed),
+        task, split, probe, load_probe(probe), target, names, kept, tuple(folds), tuple(removed),
         tuple(notes),
     )  # fmt: skip
+
+
+def _fold(split: Split, kept: Mask, touch: Any, number: int) -> tuple[Fold, int]:
+    """Return one fold, and how many training units left it because they touch a test unit."""
+    test = kept & (split.fold == number)
+    train = kept & (split.fold != number)
+    touched = np.zeros(len(kept), dtype=bool)
+    if split.apart or split.buffer_m:
+        touched = np.asarray(touch[np.flatnonzero(test)].sum(axis=0)).ravel() > 0
+    training = train & ~touched
+    if training.sum() < MIN_TRAINING_UNITS and test.any():
+        raise NotScored(
+            f"fold {number} keeps {training.sum()} of {train.sum()} training units once "
+            f"those that touch its test units leave: fetch a larger area"
+        )
+    inner = np.full(len(kept), -1, dtype=np.int64)
+    if split.validation is None:
+        if training.any():
+            inner[training] = inner_folds(split.order[training])
+    else:
+        inner[training & split.validation] = 0
+    fold = Fold(training, test, inner, split.validation is None)
+    return fold, int((train & touched).sum())
+
+
+def with_probe(exam: Exam, name: str) -> Exam:
+    """Return the exam answered through another probe."""
+    return replace(exam, probe=name, module=load_probe(name))
 
 
 def at_random(exam: Exam, seed: int) -> Exam:
@@ -150,10 +210,13 @@ def at_random(exam: Exam, seed: int) -> Exam:
         seed: of the draw; equal units and seeds have equal folds.
     """
     order = np.random.default_rng(seed).permutation(len(exam.target))
-    fold = order * exam.split.folds // len(order)
-    split = replace(exam.split, order=order, fold=fold, sha256="")
-    training = tuple(exam.kept & (fold != one) for one in range(exam.split.folds))
-    return replace(exam, split=split, training=training, removed=(0,) * len(training))
+    number = order * exam.split.folds // len(order)
+    split = replace(
+        exam.split, kind="random", order=order, fold=number, validation=None, apart=False,
+        buffer_m=0.0, sha256="",
+    )  # fmt: skip
+    folds = tuple(_fold(split, exam.kept, None, one)[0] for one in range(exam.split.folds))
+    return replace(exam, split=split, folds=folds, removed=(0,) * len(folds))
 
 
 def answer(exam: Exam, features: npt.NDArray[Any], folds: Sequence[int] | None = None) -> Answers:
@@ -162,7 +225,10 @@ def answer(exam: Exam, features: npt.NDArray[Any], folds: Sequence[int] | None =
 
 
 def answer_together(
-    exams: Sequence[Exam], features: npt.NDArray[Any], folds: Sequence[int] | None = None
+    exams: Sequence[Exam],
+    features: npt.NDArray[Any],
+    folds: Sequence[int] | None = None,
+    tested: npt.NDArray[Any] | None = None,
 ) -> list[Answers]:
     """Return the predictions of a probe on features, fold by fold, for exams of one sitting.
 
@@ -173,6 +239,7 @@ def answer_together(
         exams: of equal `Exam.sitting`; several only where they are regressions.
         features: (U, D), NaN where missing; D = 0 asks what a constant would score.
         folds: those to predict; default all.
+        tested: (U, D) features of the units as they are predicted, where those differ.
     """
     first = exams[0]
     target = np.stack([exam.target for exam in exams], axis=1)
@@ -180,23 +247,18 @@ def answer_together(
     baseline = np.zeros(target.shape)
     scored = np.zeros(len(target), dtype=bool)
     unconverged = 0
-    wanted = range(first.split.folds) if folds is None else folds
-    testing = {fold: first.kept & (first.split.fold == fold) for fold in wanted}
-    used = [fold for fold, test in testing.items() if test.any()]
+    wanted = range(len(first.folds)) if folds is None else folds
+    used = [first.folds[number] for number in wanted if first.folds[number].testing.any()]
     results = first.module.fit_predict_folds(
-        features,
-        target if len(exams) > 1 else target[:, 0],
-        first.split.order,
-        [first.training[fold] for fold in used],
-        [testing[fold] for fold in used],
+        features, target if len(exams) > 1 else target[:, 0], used, x_test=tested
     )
     for fold, result in zip(used, results, strict=True):
-        test = testing[fold]
-        predicted[test] = result.values.reshape(-1, len(exams))
-        baseline[test] = target[first.training[fold]].mean(axis=0)
-        scored |= test
+        predicted[fold.testing] = result.values.reshape(-1, len(exams))
+        baseline[fold.testing] = target[fold.training].mean(axis=0)
+        scored |= fold.testing
         unconverged += result.unconverged
-    missing = int((np.isnan(features).any(axis=1) & scored).sum())
+    seen = features if tested is None else tested
+    missing = int((np.isnan(seen).any(axis=1) & scored).sum())
     return [
         Answers(predicted[:, number], baseline[:, number], scored, missing, unconverged)
         for number in range(len(exams))

@@ -1,15 +1,14 @@
-"""From a label's file to an exam: which units count, how they are split, who touches whom."""
+"""From a label's file to what can be asked: which units count, how they are split, who touches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.bench.evaluation import Exam, make_exam
-from urbancli.bench.splits import NotScored, Split, Units, make_units, split_file, touching
+from urbancli.bench.splits._files import split_file
+from urbancli.bench.splits.base import NotScored, Split, Units, make_units, near, touching
 from urbancli.bench.tasks.base import Task, find_task, has_value, indicators, regression_target
 from urbancli.embeddings import Alignment, align
 from urbancli.grid import Places
@@ -29,6 +28,7 @@ class Material:
     """A label's units with a value and enough coverage.
 
     Attributes:
+        name: of the label.
         task: what is asked.
         units: U units.
         values: (U,) as in the label.
@@ -37,6 +37,7 @@ class Material:
         notes: what was left out.
     """
 
+    name: str
     task: Task
     units: Units
     values: npt.NDArray[Any]
@@ -45,14 +46,13 @@ class Material:
     notes: tuple[str, ...]
 
 
-def prepare(city: CityLayers, places: Places, name: str, seed: int) -> Material:
+def prepare(city: CityLayers, places: Places, name: str) -> Material:
     """Return what a label offers to be scored on.
 
     Args:
         city: a fetched city.
         places: its tiles.
         name: of the label.
-        seed: of the folds.
 
     Raises:
         UrbanError: two units have the same id.
@@ -70,7 +70,6 @@ def prepare(city: CityLayers, places: Places, name: str, seed: int) -> Material:
     pins = {
         "city": city.key,
         "label": name,
-        "seed": seed,
         "label_sha256": sha256(city.workspace.label_file(city.key, name)),
         "places": fingerprint([places.grid.epsg, *places.place_id.tolist()]),
         "task_version": task.version,
@@ -79,7 +78,7 @@ def prepare(city: CityLayers, places: Places, name: str, seed: int) -> Material:
     }
     units = make_units(places.grid, label.unit_id[kept], label.geometry[kept], name)
     used = Alignment(alignment.weights[kept], alignment.coverage[kept])
-    return Material(task, units, label.value[kept], used, pins, tuple(notes))
+    return Material(name, task, units, label.value[kept], used, pins, tuple(notes))
 
 
 def _left_out(why: str, label: Label, mask: npt.NDArray[np.bool_]) -> list[str]:
@@ -91,8 +90,15 @@ def _left_out(why: str, label: Label, mask: npt.NDArray[np.bool_]) -> list[str]:
     return [f"{count:,} of {len(mask):,} units {why}, left out: {', '.join(listed)}{more}"]
 
 
-def load_split(city: CityLayers, material: Material, folds: int) -> Split:
+def load_split(city: CityLayers, material: Material, kind: str, seed: int, folds: int) -> Split:
     """Return the split of a label's units from its file, which is made where it does not fit.
+
+    Args:
+        city: of the label.
+        material: its units.
+        kind: of the split, a file of `bench.splits`.
+        seed: of the split.
+        folds: wanted number of folds, where the kind does not say.
 
     Raises:
         NotScored: the target is constant, or there are no two groups.
@@ -106,27 +112,26 @@ def load_split(city: CityLayers, material: Material, folds: int) -> Split:
         target = indicators(task, values)
     else:
         target = regression_target(task, values)[:, None]
-    return split_file(split_path(city, material), material.units, target, material.pins, folds)
+    path = city.workspace.split_file(city.key, material.name, seed, kind)
+    return split_file(path, kind, material.units, target, {**material.pins, "seed": seed}, folds)
 
 
-def split_path(city: CityLayers, material: Material) -> Path:
-    """Return the split file of a label and seed."""
-    pins = material.pins
-    return city.workspace.split_file(city.key, str(pins["label"]), int(pins["seed"]))
-
-
-def set_exam(material: Material, split: Split, places: Places, windows_m: Sequence[float]) -> Exam:
-    """Return the exam on a label.
+def touching_units(
+    material: Material, split: Split, places: Places, windows_m: Sequence[float]
+) -> Any:
+    """Return which units (U, U) must not be learnt from where others are predicted, sparse.
 
     Args:
         material: its units.
-        split: of these.
+        split: says whether units that touch must go, and how near others may be.
         places: the city's tiles.
         windows_m: of the encoders of all compared methods, metres: the largest counts.
-
-    Raises:
-        NotScored: too little is left to learn from.
     """
-    weights = material.alignment.weights
-    touch = touching(material.units, places, weights, max(windows_m, default=0.0))
-    return make_exam(material.task, material.values, split, touch)
+    touch: Any = None
+    if split.apart:
+        weights = material.alignment.weights
+        touch = touching(material.units, places, weights, max(windows_m, default=0.0))
+    if split.buffer_m:
+        close = near(material.units, split.buffer_m)
+        touch = close if touch is None else (touch + close) > 0
+    return touch

@@ -1,17 +1,17 @@
 """The rows of a result: what stands in them, and how they follow from answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from urbancli.bench.controls import Contestant, title
+from urbancli.bench.contestants import UNTRAINED, Contestant, title
+from urbancli.bench.controls import CONCATENATION, CONSTANT
 from urbancli.bench.evaluation import Answers, Exam, compare, plain_score, score
-from urbancli.bench.preparation import Material
-from urbancli.bench.probes.base import probe_for
+from urbancli.bench.papers import Paper
 from urbancli.bench.statistics import Interval, retention, retention_means
-from urbancli.layers import expand_modalities
+from urbancli.bench.stress import Condition
 
 Row = dict[str, Any]
 
@@ -21,37 +21,48 @@ SCHEMA = pa.schema(
     {
         "city": _TEXT, "method": _TEXT, "preset": _TEXT, "run": _TEXT, "settings": _TEXT,
         "pretraining": _TEXT,
-        "task": _TEXT, "task_version": _WHOLE, "split": _TEXT, "split_sha256": _TEXT,
-        "group_m": _WHOLE, "folds": _TEXT, "probe": _TEXT, "drop": _TEXT, "seed": _WHOLE,
+        "task": _TEXT, "task_version": _WHOLE, "split": _TEXT, "split_seed": _WHOLE,
+        "split_sha256": _TEXT, "group_m": _WHOLE, "folds": _TEXT, "probe": _TEXT,
+        "drop": _TEXT, "drop_at": _TEXT, "imputation": _TEXT, "seed": _WHOLE,
         "metric": _TEXT, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _WHOLE,
         "groups": _WHOLE, "too_few": _YES, "removed": _NUMBER, "imputed": _WHOLE, "leak": _TEXT,
         "inflation": _NUMBER, "retention": _NUMBER,
+        "difference_full": _NUMBER, "difference_full_low": _NUMBER,
+        "difference_full_high": _NUMBER,
         "difference_concatenation": _NUMBER, "difference_concatenation_low": _NUMBER,
         "difference_concatenation_high": _NUMBER,
         "difference_untrained": _NUMBER, "difference_untrained_low": _NUMBER,
         "difference_untrained_high": _NUMBER,
-        "parameters": _WHOLE, "seconds": _NUMBER, "peak_mb": _NUMBER, "note": _TEXT,
+        "params": _WHOLE, "flops": _WHOLE, "seconds": _NUMBER, "peak_mb": _NUMBER,
+        "warning": _TEXT, "note": _TEXT,
     }
 )  # fmt: skip
-"""A row of a result: one contestant, one task, one drop. `drop` is empty where nothing is dropped;
-`value` is null where there is no score, and `note` says why. `seed` is that of the training;
-`removed` the mean over folds of training units that touch a test unit; `inflation` how much higher
-the score is with random folds, null where something is dropped or held out; `seconds` and `peak_mb`
-of training."""
+"""A row of a result: one contestant, one task, one split, one probe, one condition.
+
+`drop` is empty where nothing is missing, and `drop_at` says where it is: `both` where the probe was
+fitted on what is left, `test` where it was fitted on everything; `imputation` how a control's
+missing features were filled. `value` is null where there is no score, and `note` says why. `seed`
+is that of the training; `removed` the mean over folds of training units that touch a test unit;
+`inflation` how much higher the score is with random folds; `difference_full` the score minus that
+with nothing missing, paired, as the differences to controls are. `flops` are of embedding one
+place, `seconds` and `peak_mb` of training."""
+
+NAMES = tuple(SCHEMA.names)
 
 
-def gone_of(contestant: Contestant, drop: str) -> tuple[str, ...]:
-    """Return the modalities a contestant reads and must do without."""
-    gone = expand_modalities([drop]) if drop else []
-    return tuple(name for name in contestant.modalities if name in gone)
+def blank(city: str, paper: Paper, contestant: Contestant, condition: Condition, note: str) -> Row:
+    """Return the row of a contestant before anything is scored.
 
-
-def blank(city: str, material: Material, contestant: Contestant, drop: str, note: str) -> Row:
-    """Return the row of a contestant before anything is scored."""
-    task = material.task
-    left = [name for name in contestant.modalities if name not in gone_of(contestant, drop)]
+    Args:
+        city: key.
+        paper: whose task it is.
+        contestant: whose row.
+        condition: what is missing.
+        note: why there is no score, or nothing.
+    """
+    task = paper.material.task
     return {
-        **dict.fromkeys(SCHEMA.names),
+        **dict.fromkeys(NAMES),
         "city": city,
         "method": contestant.method,
         "preset": contestant.preset,
@@ -60,15 +71,20 @@ def blank(city: str, material: Material, contestant: Contestant, drop: str, note
         "pretraining": contestant.pretraining,
         "task": task.name,
         "task_version": task.version,
-        "split": "spatial",
-        "probe": probe_for(task.kind)[0],
-        "drop": drop,
+        "split": paper.kind,
+        "split_seed": paper.split_seed,
+        "probe": paper.probe,
+        "drop": condition.spoiling.label,
+        "drop_at": condition.at,
+        "imputation": condition.imputation,
         "seed": contestant.seed,
         "metric": task.metric,
-        "leak": task.leak(tuple(left)),
-        "parameters": contestant.parameters,
+        "leak": task.leak(contestant.left(condition.spoiling.gone)),
+        "params": contestant.parameters,
+        "flops": contestant.flops,
         "seconds": contestant.seconds,
         "peak_mb": contestant.peak_mb,
+        "warning": "",
         "note": note,
     }
 
@@ -76,18 +92,19 @@ def blank(city: str, material: Material, contestant: Contestant, drop: str, note
 def scores(exam: Exam, answers: Answers, folds: Sequence[int] | None) -> Row:
     """Return what a row says of its score, interval, units and split."""
     found = score(exam, answers)
-    used = range(exam.split.folds) if folds is None else folds
+    used = range(len(exam.folds)) if folds is None else folds
     late = answers.unconverged
     return {
         "split_sha256": exam.split.sha256,
         "group_m": exam.split.group_m,
         "folds": "all" if folds is None else ",".join(str(fold) for fold in folds),
-        **_interval(found, "value", "low", "high"),
+        **interval_columns(found, "value", "low", "high"),
         "n": found.n,
         "groups": found.groups,
         "too_few": found.too_few,
         "removed": sum(exam.removed[fold] for fold in used) / len(used),
         "imputed": answers.imputed,
+        "warning": found.warning,
         "note": f"{late} fits did not converge" if late else "",
     }
 
@@ -103,52 +120,82 @@ def inflation(exam: Exam, answers: Answers, spatial: float | None) -> Row:
     return {} if spatial is None else {"inflation": plain_score(exam, answers) - spatial}
 
 
-def _interval(found: Interval, value: str, low: str, high: str) -> Row:
+def interval_columns(found: Interval, value: str, low: str, high: str) -> Row:
+    """Return an interval as three columns of a row."""
     return {value: found.value, low: found.low, high: found.high}
+
+
+Given = Mapping[tuple[int, Condition], Answers]
+"""Answers to one exam: of (number of the contestant, condition)."""
 
 
 def comparisons(
     exam: Exam,
     contestants: Sequence[Contestant],
-    answers: dict[tuple[int, str], Answers],
+    answers: Given,
     index: int,
-    drop: str,
+    condition: Condition,
 ) -> Row:
-    """Return the retention of a drop, and a run's differences to concatenation and untrained."""
-    mine, row = answers[index, drop], Row()
-    position = {
-        (one.method, one.encoders): number for number, one in enumerate(contestants) if not one.run
-    }
-    if drop and contestants[index].modalities:
-        full, floor = answers[index, ""], answers[position["constant", ""], ""]
+    """Return the retention of a drop, and the differences to the whole and to the controls.
+
+    Args:
+        exam: of one task.
+        contestants: all.
+        answers: those given so far: of whole modalities all, and this one.
+        index: of the contestant.
+        condition: what is missing.
+    """
+    me, mine, row = contestants[index], answers[index, condition], Row()
+    numbers = {(one.method, one.settings): number for number, one in enumerate(contestants)}
+    whole = Condition()
+    if condition != whole and (index, whole) in answers:
+        full, floor = answers[index, whole], answers[numbers[CONSTANT, ""], whole]
         there = replace(floor, scored=floor.scored & full.scored)
         triple = [score(exam, one).value for one in (mine, there, full)]
         row["retention"] = retention(triple[0], triple[1], triple[2], compare(exam, full, floor))
         row["_triple"] = tuple(triple)
-    if not contestants[index].run or contestants[index].method == "untrained":
+        row |= _difference("full", compare(exam, mine, full))
+    if not me.trained:
         return row
     # The untrained twin of a run stands right before it.
-    same_tokens = position.get(("concatenation", contestants[index].encoders))
-    for name, other in (("concatenation", same_tokens), ("untrained", index - 1)):
-        if other is not None and (other, drop) in answers:
-            key = f"difference_{name}"
-            found = compare(exam, mine, answers[other, drop])
-            row |= _interval(found, key, f"{key}_low", f"{key}_high")
+    others = {"concatenation": numbers.get((CONCATENATION, me.beside)), UNTRAINED: index - 1}
+    for name, other in others.items():
+        beside = _beside(condition) if name == "concatenation" else condition
+        if other is not None and (other, beside) in answers:
+            row |= _difference(name, compare(exam, mine, answers[other, beside]))
     return row
+
+
+def _beside(condition: Condition) -> Condition:
+    """Return under which condition a concatenation is compared: at test its means are filled in."""
+    return replace(condition, imputation="mean") if condition.at == "test" else condition
+
+
+def _difference(name: str, found: Interval) -> Row:
+    key = f"difference_{name}"
+    return interval_columns(found, key, f"{key}_low", f"{key}_high")
 
 
 def retention_notes(rows: Sequence[Row]) -> list[str]:
     """Return retention over all tasks per contestant and drop, in words."""
-    triples: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    triples: dict[tuple[str, str, str], list[tuple[float, float, float]]] = {}
     for row in rows:
         if row["retention"] is not None:
-            triples.setdefault((title(row), row["drop"]), []).append(row["_triple"])
+            key = (described(row), row["drop"], row["drop_at"])
+            triples.setdefault(key, []).append(row["_triple"])
     notes = []
-    for (name, drop), scores in triples.items():
-        means = retention_means(scores)
+    for (name, drop, at), found in triples.items():
+        means = retention_means(found)
         if means is not None:
+            where = " at test only" if at == "test" else ""
             notes.append(
-                f"{name} without {drop} keeps {means[0]:.0%} "
+                f"{name} without {drop}{where} keeps {means[0]:.0%} "
                 f"(ratio of means; mean of ratios {means[1]:.0%}; n = {means[2]})"
             )
     return notes
+
+
+def described(row: Row) -> str:
+    """Return who a row is of, and how its missing features were filled."""
+    filled = f", {row['imputation']} imputed" if row["imputation"] else ""
+    return title(row) + filled

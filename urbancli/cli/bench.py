@@ -1,11 +1,14 @@
-"""`urban bench`: all runs × labels × probes, with controls, intervals and the drop."""
+"""`urban bench`: all runs × labels × splits × probes, with controls, intervals and gaps."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from urbancli.cli._console import city_key, print_json, progress_bar, say, workspace_of
 from urbancli.errors import UsageError
+
+if TYPE_CHECKING:
+    from urbancli.bench.run import BenchResult
 
 
 def command(
@@ -18,13 +21,54 @@ def command(
         list[str] | None,
         typer.Option(help="Score again with a modality or group missing; repeatable."),
     ] = None,
+    subsets: Annotated[
+        bool, typer.Option("--subsets", help="Score every non-empty subset of the modalities.")
+    ] = False,
+    drop_rate: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of places that each modality misses, e.g. 0.3; repeatable."),
+    ] = None,
+    noise: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[MODALITY=]S", help="Noise on frozen features, in deviations."),
+    ] = None,
+    stale: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODALITY=CITY", help="Read it from another fetch of the tiles."),
+    ] = None,
+    embeddings: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FILE", help="Score anybody's embeddings too; repeatable."),
+    ] = None,
+    append_coords: Annotated[
+        bool, typer.Option("--append-coords", help="Score once more with coordinates appended.")
+    ] = False,
     suite: Annotated[
         str | None, typer.Option(help="Score only its tasks: cookie, urbanfusion, demo.")
     ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="spatial (default), buffered, random, urbanfusion, cityrep; repeatable."),
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help="ridge and logistic (default), knn, mlp, boosting; repeatable."),
+    ] = None,
+    account: Annotated[
+        bool, typer.Option("--account", help="Say what each modality tells, alone and with others.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
     splits: Annotated[
         bool, typer.Option("--splits", help="Write the split files and stop.")
     ] = False,
+    format_: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Write the rows as csv, markdown or latex too; repeatable."),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two result files, or two methods or runs of this result."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Score every run and the controls on every label of the fetched cities."""
@@ -34,22 +78,35 @@ def command(
     cities = list(dict.fromkeys(map(city_key, city))) if city else workspace.cities()
     if not cities:
         raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
-    if splits:
-        for key in cities:
-            for path in write_splits(workspace, key, seed):
-                print(path)
-        return
-    if not city:
-        say(f"scoring every fetched city: {', '.join(cities)}")
     options = BenchOptions(
         cities=tuple(cities),
         runs=tuple(run) if run else None,
         drop=tuple(drop or ()),
         seed=seed,
         suite=suite,
+        splits=tuple(split or ("spatial",)),
+        probes=tuple(probe or ()),
+        subsets=subsets,
+        drop_rates=tuple(drop_rate or ()),
+        noise=tuple(noise or ()),
+        stale=tuple(stale or ()),
+        embeddings=tuple(embeddings or ()),
+        append_coords=append_coords,
+        account=account,
     )
+    if splits:
+        for key in cities:
+            for path in write_splits(workspace, key, options):
+                print(path)
+        return
+    if not city:
+        say(f"scoring every fetched city: {', '.join(cities)}")
     with progress_bar() as progress:
         result = bench(workspace, options, progress)
+    _tell(result, json=json)
+
+
+def _tell(result: "BenchResult", *, json: bool) -> None:
     if json:
         print_json({"rows": result.rows, "notes": result.notes})
     else:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from urbancli.bench.controls import title
+from urbancli.bench.contestants import title
 from urbancli.bench.rows import Row
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from urbancli.bench.controls import title
-from urbancli.bench.rows import Row
+from urbancli.bench.contestants import title
+from urbancli.bench.rows import Row, described
 from urbancli.bench.run import BenchResult
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ METRICS = {"r2": "R²", "macro_f1": "macro-F1"}
 
 
 def render(result: BenchResult, console: "Console | None" = None) -> None:
-    """Print what a run does not beat, then a table per city and task with all that qualifies it.
+    """Print what a run does not beat, then a table per task, split and probe with all doubts.
 
     Args:
         result: of `bench`.
@@ -33,12 +33,26 @@ def render(result: BenchResult, console: "Console | None" = None) -> None:
         console.print(line, highlight=False, markup=False)
     for note in _notes(result, "", ""):
         console.print(note, highlight=False, markup=False)
-    key = itertools.groupby(result.rows, key=lambda row: (row["city"], row["task"]))
-    for (city, task), found in key:
-        _render_task(list(found), _notes(result, city, task), console)
+    told: set[tuple[str, str]] = set()
+    for (city, task, *_), part in itertools.groupby(result.rows, key=_paper_of):
+        notes = [] if (city, task) in told else _notes(result, city, task)
+        told.add((city, task))
+        _render_task(list(part), notes, console)
     for city in dict.fromkeys(row["city"] for row in result.rows):
         for note in _notes(result, city, ""):
             console.print(f"{city}: {note}", highlight=False, markup=False)
+
+
+def _paper_of(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("city", "task", "split", "split_seed", "probe"))
+
+
+def _detailed(row: Row) -> bool:
+    """Whether a row stands in the table of its task: whole, or without one modality or group.
+
+    Subsets and rates are told over all tasks, see `report.stress`.
+    """
+    return not set(row["drop"]) & set("+=:")
 
 
 def _notes(result: BenchResult, city: str, task: str) -> list[str]:
@@ -71,28 +85,38 @@ def difference_text(row: Row, other: str) -> str | None:
     if value is None:
         return None
     within = "" if low is None else f" [{_signed(low)}, {_signed(high)}]"
-    dropped = f"without {row['drop']}: " if row["drop"] else ""
+    dropped = f"{_without(row)}: " if row["drop"] else ""
     return f"{dropped}{title(row)} − {other}: {_signed(value)}{within}: {verdict(low, high)}"
 
 
 def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield, for every run, where it does not beat concatenation with its interval."""
-    runs = dict.fromkeys(row["run"] for row in rows if _is_run(row))
-    for run in runs:
-        mine = [r for r in rows if r["run"] == run and _is_run(r) and not r["drop"]]
+    first: dict[tuple[str, str], Any] = {}
+    for row in rows:
+        first.setdefault((row["city"], row["task"]), _paper_of(row))
+    whole = [r for r in rows if _is_run(r) and not r["drop"]]
+    # Of several splits and probes the first counts: the default ones, where they are among them.
+    whole = [row for row in whole if first[row["city"], row["task"]] == _paper_of(row)]
+    for name in dict.fromkeys(title(row) for row in whole):
+        mine = [row for row in whole if title(row) == name]
         compared = [row for row in mine if row["difference_concatenation"] is not None]
         if not compared:
-            yield f"{title(mine[0])} could not be compared with concatenation on any task"
+            yield f"{name} could not be compared with concatenation on any task"
             continue
         lost = [row for row in compared if not (row["difference_concatenation_low"] or 0) > 0]
         tasks = ", ".join(f"{row['city']}/{row['task']}" for row in lost)
         if lost:
             yield (
-                f"{title(mine[0])} does NOT beat concatenation on {len(lost)} of {len(compared)} "
-                f"tasks: {tasks}"
+                f"{name} does NOT beat concatenation on {len(lost)} of {len(compared)} tasks: "
+                f"{tasks}"
             )
         else:
-            yield f"{title(mine[0])} beats concatenation on all {len(compared)} tasks"
+            yield f"{name} beats concatenation on all {len(compared)} tasks"
+
+
+def _without(row: Row) -> str:
+    """Return what a row is without, in words."""
+    return f"without {row['drop']}" + (" at test only" if row["drop_at"] == "test" else "")
 
 
 def _is_run(row: Row) -> bool:
@@ -106,23 +130,23 @@ def _render_task(rows: Sequence[Row], notes: Sequence[str], console: "Console") 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False)
 
+    rows = [row for row in rows if _detailed(row)]
     scored = [row for row in rows if row["value"] is not None]
     first = rows[0]
     say(f"\n{first['city']} · {first['task']}", "bold")
     if scored:
         some = scored[0]
         say(
-            f"{METRICS[some['metric']]}, {some['probe']}, {some['split']} split in groups of "
-            f"{some['group_m']:,} m; 95 % intervals; transductive where not marked inductive; "
-            "random: what random folds would add",
+            f"{METRICS[some['metric']]}, {some['probe']}, {_split_text(some)}; 95 % intervals; "
+            "transductive where not marked inductive; random: what random folds would add",
             "dim",
         )
     shown, nowhere = [], []
-    for _, part in itertools.groupby(rows, key=lambda row: row["drop"]):
+    for _, part in itertools.groupby(rows, key=_without):
         found = list(part)
         reasons = {row["note"] for row in found if row["value"] is None}
         if len(reasons) == 1 and all(row["value"] is None for row in found):
-            without = f"without {found[0]['drop']}: " if found[0]["drop"] and scored else ""
+            without = f"{_without(found[0])}: " if found[0]["drop"] and scored else ""
             nowhere.append(without + reasons.pop())
         else:
             shown += found
@@ -137,6 +161,13 @@ def _render_task(rows: Sequence[Row], notes: Sequence[str], console: "Console") 
         say(f"· {text}", "dim" if scored else "")
 
 
+def _split_text(row: Row) -> str:
+    """Return how the units of a row were split."""
+    if row["split"] in {"spatial", "buffered"}:
+        return f"{row['split']} split in groups of {row['group_m']:,} m"
+    return f"{row['split']} split, seed {row['split_seed']}"
+
+
 def _table(rows: Sequence[Row]) -> "Table":
     from rich.table import Table
 
@@ -148,13 +179,14 @@ def _table(rows: Sequence[Row]) -> "Table":
     table.add_column("n/groups", justify="right", no_wrap=True)
     if dropped:
         table.add_column("retention", justify="right", no_wrap=True)
-    for drop, part in itertools.groupby(rows, key=lambda row: row["drop"]):
-        if drop:
-            table.add_row(f"without {drop}:", style="dim")
-        for row in part:
+    for without, part in itertools.groupby(rows, key=_without):
+        for number, row in enumerate(part):
+            drop = row["drop"]
+            if drop and not number:
+                table.add_row(f"{without}:", style="dim")
             counts = "" if row["n"] is None else f"{row['n']:,}/{row['groups']:,}"
             inflated = "" if row["inflation"] is None else _signed(row["inflation"])
-            cells = [title(row), _score(row), inflated, counts]
+            cells = [described(row), _score(row), inflated, counts]
             if dropped:
                 cells.append("" if not drop or row["value"] is None else _percent(row))
             table.add_row(*cells, style="bold" if _is_run(row) else "")
@@ -194,14 +226,15 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
             "`urban train --hold-out-split` shows what is kept where they did not"
         )
     for row in rows:
-        without = f" without {row['drop']}" if row["drop"] else ""
-        if row["imputed"]:
+        without = f" {_without(row)}" if row["drop"] else ""
+        if row["imputed"] and not row["imputation"]:
             yield (
                 f"{title(row)}{without}: {row['imputed']:,} of {row['n']:,} units miss features, "
                 "the training mean stands for them"
             )
         if row["note"]:
             yield f"{title(row)}{without}: {row['note']}"
+    yield from dict.fromkeys(row["warning"] for row in rows if row["warning"])
     shared = {name for row in rows if not row["drop"] for name in row["leak"].split(",")}
     if named := sorted(shared - {"", "unknown"}):
         yield (

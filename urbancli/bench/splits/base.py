@@ -6,18 +6,16 @@ do leave the fold: `touching` says which.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import shapely
 
 from urbancli.errors import UrbanError
-from urbancli.grid import Grid, Places, cells_of_ids
+from urbancli.grid import Grid, Places
 from urbancli.hilbert import hilbert_index
-from urbancli.workspace import Geometries, geo_table, open_parquet, read_table, sha256, write_table
+from urbancli.workspace import Geometries
 
 GROUP_SIZES_M = (600, 1200, 2400)
 """Sides of the squares that a split may use, metres."""
@@ -25,7 +23,7 @@ GROUP_SIZES_M = (600, 1200, 2400)
 MIN_GROUPS = 10
 """Below this many groups a score gets no interval, so a smaller size is preferred."""
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raised whenever the same units would be split otherwise."""
 
 CONTACT_M = 0.01
@@ -90,9 +88,13 @@ class Split:
     """Spatial groups and folds of a label's units.
 
     Attributes:
+        kind: name of the split's module.
         group: (U,) ids of the groups: `EPSG_size_column_row`.
         order: (U,) rank of a unit's group along the Hilbert curve: near ranks are near groups.
-        fold: (U,) 0 … folds − 1.
+        fold: (U,) 0 … folds − 1, the fold in which a unit is tested; −1 where it never is.
+        validation: (U,) units that choose settings, where a protocol names them; None: nested.
+        apart: whether training units that touch a test unit leave the fold.
+        buffer_m: training units within this distance of a test unit leave too, metres; 0: none.
         group_m: side of the squares, metres.
         range_m: the label's estimated correlation range, metres.
         seed: of the starting shift.
@@ -100,9 +102,13 @@ class Split:
         sha256: of the split file; empty until written.
     """
 
+    kind: str
     group: npt.NDArray[np.object_]
     order: Integers
     fold: Integers
+    validation: npt.NDArray[np.bool_] | None
+    apart: bool
+    buffer_m: float
     group_m: int
     range_m: float
     seed: int
@@ -221,95 +227,6 @@ def hilbert_ranks(cells: Integers) -> Integers:
     return np.unique(index, return_inverse=True)[1].astype(np.int64)
 
 
-def make_split(units: Units, target: Floats, seed: int, folds: int) -> Split:
-    """Return the split of units: a size for their groups, and runs of groups as folds.
-
-    Args:
-        units: with a value and enough coverage.
-        target: (U, K) see `correlation_range`.
-        seed: shifts where along the curve the first fold starts.
-        folds: wanted number of folds.
-
-    Raises:
-        NotScored: there are no two groups.
-    """
-    if len(units) < 2:
-        raise NotScored(f"{len(units)} units cannot be split: fetch a larger area")
-    x, y = shapely.get_coordinates(shapely.centroid(units.shape)).T
-    cells = {size: Grid(units.grid.epsg, size).tile_at(x, y) for size in GROUP_SIZES_M}
-    range_m, found = correlation_range(x, y, target)
-    diameter_m = float(np.median(2 * np.sqrt(shapely.area(units.shape) / np.pi)))
-    numbers = {size: len(np.unique(cell, axis=0)) for size, cell in cells.items()}
-    group_m, warnings = choose_group_m(range_m, found, diameter_m, numbers)
-    grid = Grid(units.grid.epsg, group_m)
-    ids = grid.tile_ids(cells[group_m]).to_numpy(zero_copy_only=False)
-    order = hilbert_ranks(cells[group_m])
-    counts = np.bincount(order)
-    if len(counts) < 2:
-        raise NotScored(
-            f"all {len(units)} units lie in one square of {group_m} m: fetch a larger area"
-        )
-    shift = int(np.random.default_rng(seed).integers(len(counts)))
-    runs = np.roll(equal_runs(np.roll(counts, -shift), folds), shift)
-    return Split(ids, order, runs[order], group_m, range_m, seed, warnings)
-
-
-# --- the file --------------------------------------------------------------------------------
-
-
-def split_file(path: Path, units: Units, target: Floats, pins: dict[str, Any], folds: int) -> Split:
-    """Return the split in a file, made anew where the file is missing or of other units.
-
-    Args:
-        path: `Workspace.split_file`.
-        units: with a value and enough coverage.
-        target: (U, K) see `correlation_range`.
-        pins: JSON-able facts on which a split depends, `seed` among them; all are kept in the file.
-        folds: wanted number of folds.
-    """
-    pins = {**pins, "kind": "spatial", "folds_wanted": folds, "algorithm": ALGORITHM}
-    if path.is_file():
-        facts = open_parquet(path)[1]
-        if all(facts.get(key) == value for key, value in pins.items()):
-            return _read_split(path, units)
-    split = make_split(units, target, int(pins["seed"]), folds)
-    columns = {
-        "unit_id": pa.array(units.unit_id.tolist(), pa.string()),
-        "group": pa.array(split.group.tolist(), pa.string()),
-        "fold": pa.array(split.fold),
-    }
-    facts = {
-        **pins,
-        "group_m": split.group_m,
-        "folds": split.folds,
-        "range_m": split.range_m,
-        "warnings": list(split.warnings),
-    }
-    write_table(path, geo_table(columns, units.footprint), facts)
-    return _read_split(path, units)
-
-
-def _read_split(path: Path, units: Units) -> Split:
-    """Return the split of a file in the order of `units`."""
-    table, facts = read_table(path, ["unit_id", "group", "fold"])
-    row_of = {unit: row for row, unit in enumerate(table.column("unit_id").to_pylist())}
-    if set(row_of) != set(units.unit_id):
-        raise UrbanError(f"{path} holds other units than its label: delete it and run again")
-    rows = np.array([row_of[unit] for unit in units.unit_id])
-    group = table.column("group").to_numpy(zero_copy_only=False).astype(object)[rows]
-    cells = cells_of_ids(group)
-    return Split(
-        group,
-        hilbert_ranks(cells),
-        table.column("fold").to_numpy()[rows],
-        facts["group_m"],
-        facts["range_m"],
-        facts["seed"],
-        tuple(facts["warnings"]),
-        sha256(path),
-    )
-
-
 # --- who touches whom ------------------------------------------------------------------------
 
 
@@ -341,3 +258,19 @@ def touching(units: Units, places: Places, weights: Any, window_m: float) -> Any
     ones = np.ones(len(first), dtype=np.int32)
     near = sparse.csr_array((ones, (first, second)), shape=(len(units), len(units)))
     return (seen + seen.T + near) > 0
+
+
+def near(units: Units, distance_m: float) -> Any:
+    """Return which units lie within a distance of each other: (U, U) boolean sparse (scipy CSR).
+
+    Args:
+        units: the label's units.
+        distance_m: between footprints, metres.
+    """
+    from scipy import sparse
+
+    first, second = shapely.STRtree(units.shape).query(
+        units.shape, predicate="dwithin", distance=distance_m
+    )
+    ones = np.ones(len(first), dtype=bool)
+    return sparse.csr_array((ones, (first, second)), shape=(len(units), len(units)))

@@ -1,0 +1,269 @@
+"""Papers and contestants to rows: who answers what, from the book of answers where it can be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from urbancli.bench.answers import AnswerBook
+from urbancli.bench.contestants import Contestant
+from urbancli.bench.controls import CONCATENATION, CONSTANT
+from urbancli.bench.evaluation import Answers, Exam, answer_together, at_random
+from urbancli.bench.imputation import impute
+from urbancli.bench.papers import Paper
+from urbancli.bench.rows import Row, blank, comparisons, inflation, scores
+from urbancli.bench.splits.base import NotScored
+from urbancli.bench.stress import Condition
+from urbancli.grid import Places
+from urbancli.layers import CityLayers
+from urbancli.spoiling import WHOLE
+from urbancli.workspace import fingerprint
+
+Progress = Callable[[str, int, int], None]
+
+RANDOM_SEED = 0
+"""Of the random folds that a spatial score is compared with: the same draw for all."""
+
+
+@dataclass
+class Stage:
+    """A city with its contestants and what they are asked.
+
+    Attributes:
+        city: a fetched city.
+        places: its tiles.
+        contestants: all; the untrained twin of a run stands right before it.
+        conditions: what is missing; the first is nothing.
+        book: of answers.
+        progress: told (what, done, total).
+        answers: paper number → (contestant number, condition) → answers, for what compares them.
+    """
+
+    city: CityLayers
+    places: Places
+    contestants: list[Contestant]
+    conditions: Sequence[Condition]
+    book: AnswerBook
+    progress: Progress
+    answers: dict[int, dict[tuple[int, Condition], Answers]] = field(default_factory=dict)
+
+    def identity(self, contestant: Contestant, condition: Condition) -> Any:
+        """Return all that a contestant's features depend on beside the units, JSON-able."""
+        city = [self.city.key, fingerprint([self.places.grid.epsg, *self.places.place_id.tolist()])]
+        layers = {
+            name: self.city.checksum(name)
+            for name in contestant.modalities
+            if name in self.city.modalities()
+        }
+        stale = {key: self._checksums(key) for _, key in condition.spoiling.stale}
+        spoilt = [vars(condition.spoiling), stale, condition.at, condition.imputation]
+        return [city, layers, contestant.identity, spoilt]
+
+    def _checksums(self, key: str) -> list[Any]:
+        files = self.city.workspace.listed_files(key)
+        return sorted((name, entry["sha256"]) for name, entry in files.items())
+
+
+def score_papers(stage: Stage, papers: Sequence[Paper]) -> list[Row]:
+    """Return the rows of all papers, in their order, then by condition and contestant.
+
+    Labels with equal units, folds and training units are answered at once.
+    """
+    sittings: dict[Any, list[int]] = {}
+    for number, paper in enumerate(papers):
+        mark: Any = number
+        if paper.exam is not None:
+            mark = paper.exam.sitting(paper.material.alignment)
+        sittings.setdefault(mark, []).append(number)
+    rows: dict[int, list[Row]] = {}
+    done, total = 0, len(papers) * len(stage.conditions) * len(stage.contestants)
+    for numbers in sittings.values():
+        together = [papers[number] for number in numbers]
+        sitting = _Sitting(stage, together, (done, total))
+        found = sitting.rows()
+        for number, part, answers in zip(numbers, found, sitting.answers, strict=True):
+            rows[number] = part
+            stage.answers[number] = answers
+        done += len(together) * len(stage.conditions) * len(stage.contestants)
+    stage.progress(f"bench {stage.city.key}", done, total)
+    return [row for number in range(len(papers)) for row in rows[number]]
+
+
+def takes(contestant: Contestant, condition: Condition, paper: Paper) -> bool:
+    """Return whether a contestant is put to a condition at all.
+
+    Everybody to the whole and to each single drop with the probe fitted on what is left; the rest
+    is asked of runs and concatenations, of those probes that are the default of their kind, or, of
+    other probes, where a single modality or group is dropped. What is missing at test is imputed
+    for concatenations, but not for every subset.
+    """
+    if condition == Condition():
+        return True
+    if not (paper.usual or condition.single):
+        return False
+    if condition.imputation:
+        few = condition.single or not condition.spoiling.gone
+        return few and contestant.blocks is not None and contestant.method == CONCATENATION
+    if condition.single and condition.at == "both":
+        return contestant.method != CONSTANT
+    if condition.at == "test" and contestant.method == CONCATENATION:
+        return False  # its missing columns must be filled: see the imputations
+    return contestant.trained or contestant.method == CONCATENATION
+
+
+class _Sitting:
+    """Papers that are answered together: their exams share units, folds and training units."""
+
+    def __init__(self, stage: Stage, papers: Sequence[Paper], progress: tuple[int, int]) -> None:
+        self._stage, self._papers = stage, papers
+        self._exams = [paper.exam for paper in papers if paper.exam is not None]
+        self._done, self._total = progress
+        self._whole: dict[int, npt.NDArray[np.float32]] = {}
+        self.answers: list[dict[tuple[int, Condition], Answers]] = [{} for _ in papers]
+
+    def rows(self) -> list[list[Row]]:
+        """Return, per paper, a row for every condition and contestant."""
+        if self._exams:
+            try:
+                return self._rows()
+            except NotScored as err:
+                for paper in self._papers:
+                    paper.fail(err)
+        stage = self._stage
+        return [
+            [
+                blank(stage.city.key, paper, contestant, stage.conditions[0], paper.why_not)
+                for contestant in stage.contestants
+            ]
+            for paper in self._papers
+        ]
+
+    def _rows(self) -> list[list[Row]]:
+        """Return the rows by condition, though a contestant answers all of its at once."""
+        stage = self._stage
+        found: dict[tuple[int, int], list[Row | None]] = {}
+        for index, contestant in enumerate(stage.contestants):
+            for place, condition in enumerate(stage.conditions):
+                stage.progress(f"bench {stage.city.key}", self._done, self._total)
+                self._done += len(self._papers)
+                if takes(contestant, condition, self._papers[0]):
+                    found[place, index] = self._ask(index, condition)
+        ordered = [found[key] for key in sorted(found)]
+        return [
+            [row for asked in ordered if (row := asked[number]) is not None]
+            for number in range(len(self._papers))
+        ]
+
+    def _ask(self, index: int, condition: Condition) -> list[Row | None]:
+        """Return the row of every paper for one contestant and condition; None where it says
+        nothing."""
+        stage, contestant = self._stage, self._stage.contestants[index]
+        rows: list[Row | None] = []
+        asked: dict[tuple[int, ...] | None, list[int]] = {}
+        for number, (paper, exam) in enumerate(zip(self._papers, self._exams, strict=True)):
+            folds, why_not = folds_of(contestant, paper, exam, stage)
+            if not why_not and condition.spoiling.gone:
+                why_not = contestant.why_not(condition.spoiling.gone, stage.city.modalities())
+            note = why_not and f"n/a: {why_not}"
+            row = blank(stage.city.key, paper, contestant, condition, note)
+            # That a subset leaves what is not read is no news, that a drop does is.
+            rows.append(
+                row if not why_not or condition.single or condition == Condition() else None
+            )
+            if not why_not:
+                asked.setdefault(folds, []).append(number)
+        for folds, numbers in asked.items():
+            exams = [self._exams[number] for number in numbers]
+            found = self._answers(index, condition, exams, folds)
+            for number, exam, given in zip(numbers, exams, found, strict=True):
+                mine, own = self.answers[number], rows[number]
+                assert own is not None
+                mine[index, condition] = given
+                own.update(scores(exam, given, folds))
+                own.update(comparisons(exam, stage.contestants, mine, index, condition))
+            self._inflate(index, condition, folds, numbers, rows)
+        return rows
+
+    def _inflate(
+        self,
+        index: int,
+        condition: Condition,
+        folds: tuple[int, ...] | None,
+        numbers: Sequence[int],
+        rows: Sequence[Row | None],
+    ) -> None:
+        """Set what random folds would add, where all folds of a spatial split were asked."""
+        first = self._papers[0]
+        exams = [self._exams[number] for number in numbers]
+        whole = condition == Condition() and folds is None
+        if not (whole and first.usual and exams[0].split.apart):
+            return
+        flattering = [at_random(exam, RANDOM_SEED) for exam in exams]
+        found = self._answers(index, condition, flattering, None)
+        for number, exam, given in zip(numbers, flattering, found, strict=True):
+            row = rows[number]
+            assert row is not None
+            row |= inflation(exam, given, row["value"])
+
+    def _answers(
+        self,
+        index: int,
+        condition: Condition,
+        exams: Sequence[Exam],
+        folds: tuple[int, ...] | None,
+    ) -> list[Answers]:
+        stage, contestant = self._stage, self._stage.contestants[index]
+        first, material = exams[0], self._papers[0].material
+        facts = [
+            stage.identity(contestant, condition), first.sitting(material.alignment), first.probe,
+            first.module.VERSION, folds,
+        ]  # fmt: skip
+
+        def give(missing: Sequence[Exam]) -> Sequence[Answers]:
+            learnt, tested = self._features(index, condition, missing)
+            return answer_together(missing, learnt, folds, tested)
+
+        return stage.book.answers(facts, exams, give)
+
+    def _features(
+        self, index: int, condition: Condition, exams: Sequence[Exam]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any] | None]:
+        """Return features to learn from, (U, D), and those of the predicted units if others."""
+        contestant, material = self._stage.contestants[index], self._papers[0].material
+        spoiling = condition.spoiling
+        if index not in self._whole:
+            self._whole = {index: contestant.on_units(material, WHOLE)}
+        whole = self._whole[index]
+        if condition == Condition():
+            return whole, None
+        if condition.imputation:
+            assert contestant.blocks is not None
+            known = contestant.blocks(material, WHOLE)
+            spoilt = contestant.blocks(material, spoiling)
+            return whole, impute(exams[0].folds, known, spoilt, condition.imputation)
+        values = contestant.on_units(material, spoiling)
+        if condition.at == "test":
+            return whole, values
+        # Columns of what is gone, empty everywhere, only cost time.
+        return values[:, ~np.isnan(values).all(axis=0)], None
+
+
+def folds_of(
+    contestant: Contestant, paper: Paper, exam: Exam, stage: Stage
+) -> tuple[tuple[int, ...] | None, str]:
+    """Return the folds a contestant may be scored on (None: all), and why not at all."""
+    if contestant.mismatch:
+        return (), f"{contestant.mismatch} since it was trained: train it again"
+    held = contestant.hold_out
+    if held is None:
+        return None, ""
+    if held["label"] != paper.name:
+        return (), f"held out test units of {held['label']}, not of {paper.name}"
+    if held["sha256"] != exam.split.sha256:
+        path = stage.city.workspace.split_file(
+            stage.city.key, paper.name, paper.split_seed, paper.kind
+        )
+        return (), f"held out another split: train with --hold-out-split {path}:{held['fold']}"
+    return (int(held["fold"]),), ""

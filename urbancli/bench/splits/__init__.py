@@ -1,0 +1,1 @@
+"""Kinds of splits: one file, one kind."""
