@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli import plugins
-from urbancli.bench.splits import NotScored
+from urbancli.bench.splits.base import NotScored
 from urbancli.errors import unknown
 from urbancli.labels.files import Label
 from urbancli.layers import expand_modalities
