@@ -76,14 +76,14 @@ class Contestant:
         """Whether it is a run as it was trained."""
         return bool(self.run) and self.method != UNTRAINED
 
-    def why_not(self, gone: Sequence[str], available: Sequence[str]) -> str:
-        """Return why modalities cannot be dropped here; empty where they can.
+    def why_not(self, spoiling: Spoiling, available: Sequence[str]) -> str:
+        """Return why the modalities that are gone cannot be dropped here; empty where they can.
 
         Args:
-            gone: modalities.
+            spoiling: with some gone.
             available: modalities the city has.
         """
-        named = ", ".join(gone)
+        gone, named = spoiling.gone, spoiling.label
         if not set(gone) & set(available):
             return f"the city has no {named}"
         if not self.modalities:

@@ -165,13 +165,13 @@ class _Sitting:
         for number, (paper, exam) in enumerate(zip(self._papers, self._exams, strict=True)):
             folds, why_not = folds_of(contestant, paper, exam, stage)
             if not why_not and condition.spoiling.gone:
-                why_not = contestant.why_not(condition.spoiling.gone, stage.city.modalities())
+                why_not = contestant.why_not(condition.spoiling, stage.city.modalities())
             note = why_not and f"n/a: {why_not}"
-            row = blank(stage.city.key, paper, contestant, condition, note)
             # That a subset leaves what is not read is no news, that a drop does is.
-            rows.append(
-                row if not why_not or condition.single or condition == Condition() else None
-            )
+            single = condition.single and condition.at == "both"
+            told = not why_not or single or condition == Condition()
+            row = blank(stage.city.key, paper, contestant, condition, note)
+            rows.append(row if told else None)
             if not why_not:
                 asked.setdefault(folds, []).append(number)
         for folds, numbers in asked.items():

@@ -33,6 +33,7 @@ class Interval:
         n: units.
         groups: spatial groups.
         too_few: fewer than 10 groups or 50 units.
+        warning: why it may be too narrow, or nothing.
     """
 
     value: float
@@ -41,6 +42,7 @@ class Interval:
     n: int
     groups: int
     too_few: bool
+    warning: str = ""
 
 
 # --- scores as functions of sums -------------------------------------------------------------
