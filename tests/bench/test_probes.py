@@ -13,7 +13,7 @@ every = pytest.mark.parametrize(("name", "kind"), CASES)
 UNITS = 150
 GROUPS = np.arange(UNITS) // 5
 FOLD = np.arange(UNITS) * 3 // UNITS
-FOLDS = [nested(FOLD != one, FOLD == one, GROUPS) for one in range(3)]
+FOLDS = [nested(one != FOLD, one == FOLD, GROUPS) for one in range(3)]
 
 
 def data(kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -102,7 +102,7 @@ def test_folds_are_fitted_in_parts_of_the_features(monkeypatch: pytest.MonkeyPat
     fold = np.arange(120) * 3 // 120
     folds = [nested(fold != one, fold == one, groups) for one in range(3)]
     whole = ridge.fit_predict_folds(x, y, folds)
-    monkeypatch.setattr("urbancli.bench.probes._moments.CHUNK_BYTES", 7 * 8 * 10)
+    monkeypatch.setattr("urbancli.bench.probes.base.CHUNK_BYTES", 7 * 8 * 10)
     parts = ridge.fit_predict_folds(x, y, folds)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.values, other.values, atol=1e-9)

@@ -8,60 +8,12 @@ missing, k whether they are known, and m a mean,
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-
-CHUNK_BYTES = 64 << 20
-"""Features held as float64 at a time."""
-
-
-class Frame(NamedTuple):
-    """Columns brought to about mean 0 and deviation 1, so that sums of squares keep their digits.
-
-    Any frame gives the same fit: it is not what standardises.
-
-    Attributes:
-        centre: (D,).
-        scale: (D,).
-        missing: whether any value is.
-    """
-
-    centre: Floats
-    scale: Floats
-    missing: bool
-
-    def of(self, x: npt.NDArray[Any]) -> tuple[Floats, Floats | None]:
-        """Return features (N, D), 0 where missing, and whether known, None if all are."""
-        framed = (x.astype(np.float64) - self.centre) / self.scale
-        if not self.missing:
-            return framed, None
-        known = ~np.isnan(framed)
-        return np.where(known, framed, 0.0), known.astype(np.float64)
-
-
-def chunks(rows: npt.NDArray[np.int64], width: int) -> list[npt.NDArray[np.int64]]:
-    """Return row numbers in parts whose features fit into `CHUNK_BYTES`."""
-    most = max(1, CHUNK_BYTES // (8 * max(width, 1)))
-    return [rows[start : start + most] for start in range(0, len(rows), most)]
-
-
-def frame_of(x: npt.NDArray[Any]) -> Frame:
-    """Return the frame of features (N, D), NaN where missing."""
-    count, total, squares = (np.zeros(x.shape[1]) for _ in range(3))
-    every = chunks(np.arange(len(x)), x.shape[1])
-    for rows in every:
-        part = x[rows].astype(np.float64)
-        count += (~np.isnan(part)).sum(axis=0)
-        total += np.nansum(part, axis=0)
-    centre = total / np.maximum(count, 1)
-    for rows in every:
-        squares += np.nansum((x[rows] - centre) ** 2, axis=0)
-    scale = np.sqrt(squares / np.maximum(count, 1))
-    return Frame(centre, np.where(scale > 0, scale, 1.0), bool((count < len(x)).any()))
+from urbancli.bench.probes.base import Floats, Integers, Scaling, chunks
 
 
 @dataclass(frozen=True)
@@ -112,32 +64,37 @@ class Moments:
         return gram, cross, self.yy - 2 * target_mean * self.y + self.n * target_mean**2
 
 
-def moments(x: npt.NDArray[Any], y: Floats, rows: npt.NDArray[np.int64], frame: Frame) -> Moments:
+def moments(x: npt.NDArray[Any], y: Floats, rows: Integers, frame: Scaling) -> Moments:
     """Return the moments of some units, a chunk at a time.
 
     Args:
         x: (N, D), NaN where missing.
         y: (N, T).
         rows: of the units, at least one.
-        frame: of the features.
+        frame: brings columns to about mean 0 and deviation 1, so that sums keep their digits. Any
+            frame gives the same fit: it is not what standardises.
     """
     total: Moments | None = None
     for part in chunks(rows, x.shape[1]):
-        framed, known = frame.of(x[part])
-        target = y[part]
-        sums = target.sum(axis=0)
-        found = Moments(
-            len(part),
-            framed.sum(axis=0),
-            np.full(x.shape[1], float(len(part))) if known is None else known.sum(axis=0),
-            framed.T @ framed,
-            None if known is None else framed.T @ known,
-            None if known is None else known.T @ known,
-            framed.T @ target,
-            np.tile(sums, (x.shape[1], 1)) if known is None else known.T @ target,
-            sums,
-            (target**2).sum(axis=0),
-        )
+        found = _sums(x[part], y[part], frame)
         total = found if total is None else total + found
     assert total is not None
     return total
+
+
+def _sums(x: npt.NDArray[Any], target: Floats, frame: Scaling) -> Moments:
+    framed = frame.of(x)
+    known = (~np.isnan(x)).astype(np.float64) if frame.missing else None
+    sums = target.sum(axis=0)
+    return Moments(
+        len(x),
+        framed.sum(axis=0),
+        np.full(x.shape[1], float(len(x))) if known is None else known.sum(axis=0),
+        framed.T @ framed,
+        None if known is None else framed.T @ known,
+        None if known is None else known.T @ known,
+        framed.T @ target,
+        np.tile(sums, (x.shape[1], 1)) if known is None else known.T @ target,
+        sums,
+        (target**2).sum(axis=0),
+    )

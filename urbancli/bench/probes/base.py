@@ -2,9 +2,13 @@
 
 A probe is a module with `KINDS` (of tasks), `VERSION` (raised when scores change) and
 `fit_predict_folds(x, y, folds, x_test=None, seed=0)`. It never sees a test value: scaling,
-imputation and the choice of its settings happen on the training units alone.
+imputation and the choice of its settings happen on the training units alone. It never copies the
+features as a whole either: a million units of 768 leave no room for that.
 """
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -15,11 +19,16 @@ from urbancli import plugins
 from urbancli.bench.splits.base import NotScored, equal_runs
 
 INNER_FOLDS = 4
-"""Folds for the choice of a penalty, runs of neighbouring groups as the outer ones."""
+"""Folds for the choice of a setting, runs of neighbouring groups as the outer ones."""
+
+CHUNK_BYTES = 32 << 20
+"""Features held as float64 at a time."""
+
+TASKS_BYTES = 2 << 30
+"""What the tasks that run at a time may take together."""
 
 Floats = npt.NDArray[np.float64]
-
-
+Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 DEFAULTS = {"regression": "ridge", "classification": "logistic"}
@@ -40,8 +49,38 @@ class Fold(NamedTuple):
 
     training: Mask
     testing: Mask
-    inner: npt.NDArray[np.int64]
+    inner: Integers
     refit: bool = True
+
+    def judgements(self) -> list[tuple[Integers, Integers]]:
+        """Return per inner fold (rows learnt from, rows that judge what was learnt).
+
+        Raises:
+            NotScored: no unit judges, or none is left to learn from.
+        """
+        judging = self.training & (self.inner >= 0)
+        pairs = []
+        for number in np.unique(self.inner[judging]):
+            out = judging & (self.inner == number)
+            pairs.append((np.flatnonzero(self.training & ~out), np.flatnonzero(out)))
+        if not pairs or not all(len(learnt) for learnt, _ in pairs):
+            raise NotScored(
+                "the training units of a fold cannot be parted into some that are learnt from and "
+                "some that choose the probe's setting: fetch a larger area"
+            )
+        return pairs
+
+    def last_judgement(self) -> tuple[Integers, Integers]:
+        """Return `judgements` of the last inner fold alone, for probes that are slow to fit."""
+        return self.judgements()[-1]
+
+    def learnt(self) -> Integers:
+        """Return the rows that the chosen setting is fitted on."""
+        return np.flatnonzero(self.training & (self.refit | (self.inner < 0)))
+
+    def tested(self) -> Integers:
+        """Return the rows that are predicted."""
+        return np.flatnonzero(self.testing)
 
 
 class Predicted(NamedTuple):
@@ -107,6 +146,94 @@ def inner_folds(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return equal_runs(counts, INNER_FOLDS)[member]
 
 
+def in_threads(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], task_bytes: int = 0
+) -> list[Any]:
+    """Return what a function returns for the arguments of each task, in their order.
+
+    A task a thread and not a task on all: most products of a fold are too small to share, and on
+    busy cores BLAS threads wait for each other up to a hundred times as long as one thread takes.
+
+    Args:
+        function: called in a thread.
+        tasks: arguments of each call.
+        task_bytes: what one call takes; so many run at a time as fit into `TASKS_BYTES`.
+    """
+    from threadpoolctl import threadpool_limits
+
+    cores = os.cpu_count() or 1
+    most = max(1, TASKS_BYTES // max(task_bytes, 1))
+    workers = max(1, min(cores, most, len(tasks)))
+    with threadpool_limits(cores // workers, "blas"), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda task: function(*task), tasks))
+
+
+# --- scaling and imputation ----------------------------------------------------------------------
+
+
+class Scaling(NamedTuple):
+    """What brings columns to mean 0 and deviation 1.
+
+    Attributes:
+        mean: (D,) of the values that are not missing; 0 where all are.
+        inverse: (D,) of their deviation; 0 where a column does not vary beyond the rounding of
+            float32.
+        missing: whether any value is.
+    """
+
+    mean: Floats
+    inverse: Floats
+    missing: bool
+
+    def of(self, x: npt.NDArray[Any]) -> Floats:
+        """Return features (N, D), standardised; missing values become the mean, 0."""
+        scaled = np.subtract(x, self.mean, dtype=np.float64)
+        scaled *= self.inverse
+        # Of other units more may be missing than of those that the scaling was learnt from.
+        if np.isnan(scaled.sum()):
+            np.nan_to_num(scaled, copy=False)
+        return scaled
+
+
+def scaling(x: npt.NDArray[Any], rows: Integers | None = None) -> Scaling:
+    """Return the scaling learnt from some units, a chunk at a time.
+
+    Args:
+        x: (N, D), NaN where missing.
+        rows: of the units; default all.
+    """
+    count, total, squares, shift = (np.zeros(x.shape[1]) for _ in range(4))
+    missing = False
+    for number, part in enumerate(chunks(np.arange(len(x)) if rows is None else rows, x.shape[1])):
+        # About the first chunk's mean, so that squares keep their digits.
+        shifted = np.subtract(x[part], shift, dtype=np.float64)
+        known = np.full(x.shape[1], float(len(shifted)))
+        if np.isnan(shifted.sum()):
+            gaps = np.isnan(shifted)
+            missing = True
+            shifted[gaps] = 0.0
+            known -= gaps.sum(axis=0)
+        if not number:
+            shift = shifted.sum(axis=0) / np.maximum(known, 1)
+            shifted -= shift
+            if missing:
+                shifted[gaps] = 0.0
+        count += known
+        total += shifted.sum(axis=0)
+        squares += np.einsum("nd,nd->d", shifted, shifted)
+    count = np.maximum(count, 1)
+    mean = shift + total / count
+    scale = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0))
+    varies = scale > 1e-6 * np.abs(mean)
+    return Scaling(mean, np.where(varies, 1.0 / np.where(varies, scale, 1.0), 0.0), missing)
+
+
+def chunks(rows: Integers, width: int) -> list[Integers]:
+    """Return row numbers in parts whose features fit into `CHUNK_BYTES` as float64."""
+    most = max(1, CHUNK_BYTES // (8 * max(width, 1)))
+    return [rows[start : start + most] for start in range(0, len(rows), most)]
+
+
 def standardise(train: npt.ArrayLike, test: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Return (train, test) z-scored by the training units; missing values become their mean, 0.
 
@@ -116,15 +243,8 @@ def standardise(train: npt.ArrayLike, test: npt.ArrayLike) -> tuple[Floats, Floa
         train: (N, D), NaN where a unit has no embedding.
         test: (M, D), likewise.
     """
-    train, test = np.array(train, dtype=np.float64), np.array(test, dtype=np.float64)
-    known = ~np.isnan(train)
-    number = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, train, 0.0).sum(axis=0) / number
-    deviation = np.where(known, train - mean, 0.0)
-    scale = np.sqrt((deviation**2).sum(axis=0) / number)
-    varies = scale > 1e-6 * np.abs(mean)
-    inverse = np.where(varies, 1.0 / np.where(varies, scale, 1.0), 0.0)
-    return deviation * inverse, np.nan_to_num((test - mean) * inverse)
+    own = scaling(np.asarray(train))
+    return own.of(np.asarray(train)), own.of(np.asarray(test))
 
 
 def eigen(gram: Floats) -> tuple[Floats, Floats]:
