@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -58,3 +59,29 @@ def local_fetch(inputs: Path) -> list[str]:
     fetch += ["--pois", f"{inputs / 'pois.csv'}"]
     fetch += ["--label", f"population_density={inputs / 'labels/population.tif'}"]
     return [*fetch, "--label", f"cover={inputs / 'labels/land_use.geojson'}:lu_*"]
+
+
+class Town(NamedTuple):
+    """Inputs and workspace of a town."""
+
+    inputs: Path
+    workspace: Path
+    fetch: list[str]
+    train: list[str]
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory, demo_inputs: Path) -> Town:
+    """A town of the demo city's files, fetched and trained once; tests must not change it."""
+    folder = tmp_path_factory.mktemp("town")
+    fetch = local_fetch(demo_inputs)
+    train = ["train", "--method", "urbanfusion", "--set", "epochs=10"]
+    from urbancli.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        for arguments in (fetch, train):
+            patch.setattr("sys.argv", ["urban", "-w", str(folder / "workspace"), *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert not ended.value.code, arguments
+    return Town(demo_inputs, folder / "workspace", fetch, train)
