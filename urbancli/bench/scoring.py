@@ -1,7 +1,7 @@
 """Papers and contestants to rows: who answers what, from the book of answers where it can be."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,10 @@ class Stage:
             for name in contestant.modalities
             if name in self.city.modalities()
         }
-        stale = {key: self._checksums(key) for _, key in condition.spoiling.stale}
-        spoilt = [vars(condition.spoiling), stale, condition.at, condition.imputation]
+        spoiling = condition.spoiling
+        read = tuple(name for name in spoiling.gone if name in contestant.modalities)
+        stale = {key: self._checksums(key) for _, key in spoiling.stale}
+        spoilt = [vars(replace(spoiling, gone=read)), stale, condition.at, condition.imputation]
         return [city, layers, contestant.identity, spoilt]
 
     def _checksums(self, key: str) -> list[Any]:
