@@ -34,7 +34,7 @@ def render(result: BenchResult, console: "Console | None" = None) -> None:
     for note in _notes(result, "", ""):
         console.print(note, highlight=False, markup=False)
     told: set[tuple[str, str]] = set()
-    for (city, task, *_), part in itertools.groupby(result.rows, key=_paper_of):
+    for (city, task, *_), part in itertools.groupby(result.rows, key=paper_of):
         notes = [] if (city, task) in told else _notes(result, city, task)
         told.add((city, task))
         _render_task(list(part), notes, console)
@@ -43,12 +43,13 @@ def render(result: BenchResult, console: "Console | None" = None) -> None:
             console.print(f"{city}: {note}", highlight=False, markup=False)
 
 
-def _paper_of(row: Row) -> tuple[Any, ...]:
+def paper_of(row: Row) -> tuple[Any, ...]:
+    """Return what rows of one table share."""
     return tuple(row[name] for name in ("city", "task", "split", "split_seed", "probe"))
 
 
-def _detailed(row: Row) -> bool:
-    """Whether a row stands in the table of its task: whole, or without one modality or group.
+def in_detail(row: Row) -> bool:
+    """Return whether a row stands in the table of its task: whole, or without one modality or group.
 
     Subsets and rates are told over all tasks, see `report.stress`.
     """
@@ -69,7 +70,8 @@ def verdict(low: float | None, high: float | None) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Return a difference with its sign, two decimals."""
     text = f"{value:+.2f}".replace("-", "−")
     return "0.00" if text in {"+0.00", "−0.00"} else text
 
@@ -84,19 +86,19 @@ def difference_text(row: Row, other: str) -> str | None:
     value, low, high = (row[f"difference_{other}{end}"] for end in ("", "_low", "_high"))
     if value is None:
         return None
-    within = "" if low is None else f" [{_signed(low)}, {_signed(high)}]"
-    dropped = f"{_without(row)}: " if row["drop"] else ""
-    return f"{dropped}{title(row)} − {other}: {_signed(value)}{within}: {verdict(low, high)}"
+    within = "" if low is None else f" [{signed(low)}, {signed(high)}]"
+    dropped = f"{without_text(row)}: " if row["drop"] else ""
+    return f"{dropped}{title(row)} − {other}: {signed(value)}{within}: {verdict(low, high)}"
 
 
 def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield, for every run, where it does not beat concatenation with its interval."""
     first: dict[tuple[str, str], Any] = {}
     for row in rows:
-        first.setdefault((row["city"], row["task"]), _paper_of(row))
-    whole = [r for r in rows if _is_run(r) and not r["drop"]]
+        first.setdefault((row["city"], row["task"]), paper_of(row))
+    whole = [r for r in rows if is_run(r) and not r["drop"]]
     # Of several splits and probes the first counts: the default ones, where they are among them.
-    whole = [row for row in whole if first[row["city"], row["task"]] == _paper_of(row)]
+    whole = [row for row in whole if first[row["city"], row["task"]] == paper_of(row)]
     for name in dict.fromkeys(title(row) for row in whole):
         mine = [row for row in whole if title(row) == name]
         compared = [row for row in mine if row["difference_concatenation"] is not None]
@@ -114,12 +116,13 @@ def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{name} beats concatenation on all {len(compared)} tasks"
 
 
-def _without(row: Row) -> str:
+def without_text(row: Row) -> str:
     """Return what a row is without, in words."""
     return f"without {row['drop']}" + (" at test only" if row["drop_at"] == "test" else "")
 
 
-def _is_run(row: Row) -> bool:
+def is_run(row: Row) -> bool:
+    """Return whether a row is of a run as it was trained."""
     return bool(row["run"]) and row["method"] != "untrained"
 
 
@@ -130,23 +133,23 @@ def _render_task(rows: Sequence[Row], notes: Sequence[str], console: "Console") 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False)
 
-    rows = [row for row in rows if _detailed(row)]
+    rows = [row for row in rows if in_detail(row)]
     scored = [row for row in rows if row["value"] is not None]
     first = rows[0]
     say(f"\n{first['city']} · {first['task']}", "bold")
     if scored:
         some = scored[0]
         say(
-            f"{METRICS[some['metric']]}, {some['probe']}, {_split_text(some)}; 95 % intervals; "
+            f"{METRICS[some['metric']]}, {some['probe']}, {split_text(some)}; 95 % intervals; "
             "transductive where not marked inductive; random: what random folds would add",
             "dim",
         )
     shown, nowhere = [], []
-    for _, part in itertools.groupby(rows, key=_without):
+    for _, part in itertools.groupby(rows, key=without_text):
         found = list(part)
         reasons = {row["note"] for row in found if row["value"] is None}
         if len(reasons) == 1 and all(row["value"] is None for row in found):
-            without = f"{_without(found[0])}: " if found[0]["drop"] and scored else ""
+            without = f"{without_text(found[0])}: " if found[0]["drop"] and scored else ""
             nowhere.append(without + reasons.pop())
         else:
             shown += found
@@ -161,7 +164,7 @@ def _render_task(rows: Sequence[Row], notes: Sequence[str], console: "Console") 
         say(f"· {text}", "dim" if scored else "")
 
 
-def _split_text(row: Row) -> str:
+def split_text(row: Row) -> str:
     """Return how the units of a row were split."""
     if row["split"] in {"spatial", "buffered"}:
         return f"{row['split']} split in groups of {row['group_m']:,} m"
@@ -179,17 +182,17 @@ def _table(rows: Sequence[Row]) -> "Table":
     table.add_column("n/groups", justify="right", no_wrap=True)
     if dropped:
         table.add_column("retention", justify="right", no_wrap=True)
-    for without, part in itertools.groupby(rows, key=_without):
+    for without, part in itertools.groupby(rows, key=without_text):
         for number, row in enumerate(part):
             drop = row["drop"]
             if drop and not number:
                 table.add_row(f"{without}:", style="dim")
             counts = "" if row["n"] is None else f"{row['n']:,}/{row['groups']:,}"
-            inflated = "" if row["inflation"] is None else _signed(row["inflation"])
+            inflated = "" if row["inflation"] is None else signed(row["inflation"])
             cells = [described(row), _score(row), inflated, counts]
             if dropped:
                 cells.append("" if not drop or row["value"] is None else _percent(row))
-            table.add_row(*cells, style="bold" if _is_run(row) else "")
+            table.add_row(*cells, style="bold" if is_run(row) else "")
     return table
 
 
@@ -220,13 +223,13 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
             f"{number:,.1f} training units {where} were removed: they touch a test unit or its "
             "windows"
         )
-    if any(_is_run(row) and row["drop"] and row["pretraining"] == "transductive" for row in rows):
+    if any(is_run(row) and row["drop"] and row["pretraining"] == "transductive" for row in rows):
         yield (
             "transductive runs saw the dropped modality at the test places before it was dropped: "
             "`urban train --hold-out-split` shows what is kept where they did not"
         )
     for row in rows:
-        without = f" {_without(row)}" if row["drop"] else ""
+        without = f" {without_text(row)}" if row["drop"] else ""
         if row["imputed"] and not row["imputation"]:
             yield (
                 f"{title(row)}{without}: {row['imputed']:,} of {row['n']:,} units miss features, "
