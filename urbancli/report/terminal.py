@@ -49,7 +49,7 @@ def paper_of(row: Row) -> tuple[Any, ...]:
 
 
 def in_detail(row: Row) -> bool:
-    """Return whether a row stands in the table of its task: whole, or without one modality or group.
+    """Return whether a row stands in its task's table: whole, or without one modality or group.
 
     Subsets and rates are told over all tasks, see `report.stress`.
     """
