@@ -24,7 +24,7 @@ OUTSIDE = {
     "requests": {"net"},
     "osmium": {"sources", "demo"},
     "osmnx": {"city"},
-    "rasterio": {"sources", "labels", "demo", "exporting", "encoders"},
+    "rasterio": {"sources", "labels", "demo", "exporting", "encoders", "bench.external"},
     "pystac": {"sources", "demo"},
     "pystac_client": {"sources"},
     "planetary_computer": {"sources"},
@@ -59,8 +59,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 def _part(path: Path) -> str:
     relative = path.relative_to(PACKAGE)
-    if relative.parts[:2] == ("bench", "probes"):
-        return "bench.probes"
+    if relative.parts[:2] in {("bench", "probes"), ("bench", "external")}:
+        return ".".join(relative.parts[:2])
     return relative.parts[0].removesuffix(".py")
 
 
