@@ -83,11 +83,13 @@ class BenchResult:
         notes: `{city, task, note}`: counts and warnings; city and task are empty where a note
             is about all.
         path: of the rows as Parquet.
+        gaps: what was asked and could not be scored, in a line each.
     """
 
     rows: list[Row]
     notes: list[dict[str, str]]
     path: Path
+    gaps: tuple[str, ...] = ()
 
 
 def _ignore(*_: Any) -> None:
@@ -116,7 +118,7 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
     rows = [{name: row[name] for name in NAMES} for row in told.rows]
     path = workspace.results_dir() / f"bench-{fingerprint(told.pins)}.parquet"
     write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), {"notes": told.notes})
-    return BenchResult(rows, told.notes, path)
+    return BenchResult(rows, told.notes, path, tuple(dict.fromkeys(told.gaps)))
 
 
 def write_splits(workspace: Workspace, key: str, options: BenchOptions) -> list[Path]:
@@ -149,7 +151,8 @@ class _Told:
 
     rows: list[Row]
     notes: list[dict[str, str]]
-    pins: list[Any] = field(default_factory=list)
+    pins: list[Any]
+    gaps: list[str] = field(default_factory=list)
 
     def say(self, city: str, task: str, notes: Sequence[str]) -> None:
         """Add notes about a city and task, each once."""
@@ -213,6 +216,13 @@ def _bench_city(
     told.pins.extend([paper.name, paper.pins] for paper in papers)
     for paper in papers:
         told.say(key, paper.name, paper.notes)
+        if paper.why_not:
+            told.gaps.append(f"{key}/{paper.name}: {paper.why_not}")
+    told.gaps.extend(
+        f"{one.run}: {one.mismatch} since it was trained: train it again"
+        for one in stage.contestants
+        if one.mismatch
+    )
 
 
 def open_stage(

@@ -15,6 +15,9 @@ from urbancli.errors import UsageError
 if TYPE_CHECKING:
     from urbancli.workspace import Workspace
 
+WITH_GAPS = 3
+"""Exit code where what was asked is finished but for gaps, which are told."""
+
 
 def workspace_of(context: typer.Context) -> "Workspace":
     """Return the workspace of the global option `--workspace`."""

@@ -4,12 +4,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urbancli.cli._console import city_key, print_json, progress_bar, say, workspace_of
+from urbancli.cli._console import (
+    WITH_GAPS,
+    city_key,
+    print_json,
+    progress_bar,
+    say,
+    workspace_of,
+)
 from urbancli.errors import UsageError
 
 if TYPE_CHECKING:
     from urbancli.bench.run import BenchResult
-
 
 def command(
     context: typer.Context,
@@ -114,3 +120,7 @@ def _tell(result: "BenchResult", *, json: bool) -> None:
 
         render(result)
     say(f"rows: {result.path}")
+    for gap in result.gaps:
+        say(gap)
+    if result.gaps:
+        raise typer.Exit(WITH_GAPS)

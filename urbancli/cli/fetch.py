@@ -10,11 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from urbancli.cli import _inputs
-from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+from urbancli.cli._console import WITH_GAPS, print_json, progress_bar, say, workspace_of
 from urbancli.cli._demo import demo_labels, demo_sources
 from urbancli.errors import UsageError
-
-WITH_GAPS = 3
 
 AT_ONCE = 8
 """Blocks read at once from services; of local files as many as there are cores."""
