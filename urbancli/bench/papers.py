@@ -139,7 +139,9 @@ def _support(
     files = [one for one in contestants if one.pretraining == "external"]
     if not files:
         return None, []
-    known = [~np.isnan(one.on_units(material, WHOLE)).any(axis=1) for one in files]
+    known: list[Mask] = [
+        np.asarray(~np.isnan(one.on_units(material, WHOLE)).any(axis=1)) for one in files
+    ]
     both: Mask = np.asarray(np.logical_and.reduce(known))
     notes = [
         f"{one.method} has embeddings of {int(mask.sum()):,} of {len(mask):,} units"

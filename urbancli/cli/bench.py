@@ -17,6 +17,7 @@ from urbancli.errors import UsageError
 if TYPE_CHECKING:
     from urbancli.bench.run import BenchResult
 
+
 def command(
     context: typer.Context,
     city: Annotated[
