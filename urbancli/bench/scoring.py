@@ -11,7 +11,7 @@ from urbancli.bench.answers import AnswerBook
 from urbancli.bench.contestants import Contestant
 from urbancli.bench.controls import CONCATENATION, CONSTANT
 from urbancli.bench.evaluation import Answers, Exam, answer_together, at_random
-from urbancli.bench.imputation import impute
+from urbancli.bench.imputation import Imputer
 from urbancli.bench.papers import Paper
 from urbancli.bench.rows import Row, blank, comparisons, inflation, scores
 from urbancli.bench.splits.base import NotScored
@@ -123,6 +123,7 @@ class _Sitting:
         self._exams = [paper.exam for paper in papers if paper.exam is not None]
         self._done, self._total = progress
         self._whole: dict[int, npt.NDArray[np.float32]] = {}
+        self._imputers: dict[int, Imputer] = {}
         self.answers: list[dict[tuple[int, Condition], Answers]] = [{} for _ in papers]
 
     def rows(self) -> list[list[Row]]:
@@ -242,9 +243,11 @@ class _Sitting:
             return whole, None
         if condition.imputation:
             assert contestant.blocks is not None
-            known = contestant.blocks(material, WHOLE)
             spoilt = contestant.blocks(material, spoiling)
-            return whole, impute(exams[0].folds, known, spoilt, condition.imputation)
+            if index not in self._imputers:
+                known = contestant.blocks(material, WHOLE)
+                self._imputers = {index: Imputer(exams[0].folds, known)}
+            return whole, self._imputers[index].fill(spoilt, condition.imputation)
         values = contestant.on_units(material, spoiling)
         if condition.at == "test":
             return whole, values
