@@ -100,6 +100,11 @@ class Spoiling:
         ]
         return ",".join(filter(None, parts))
 
+    @property
+    def gaps(self) -> bool:
+        """Whether anything goes missing."""
+        return bool(self.gone or self.rate)
+
     def noised(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return those of some modalities that noise is put on."""
         wanted = self.noisy or tuple(name for name in MODALITIES if name != "coords")

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from urbancli.bench.external import External, NoOverlap, unit_values
 from urbancli.bench.preparation import Material
 from urbancli.embeddings import aggregate
 from urbancli.errors import UrbanError
 from urbancli.grid import Places
+from urbancli.labels.files import load_label
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.runs import Run
+from urbancli.runs import Run, assert_invariant
 from urbancli.spoiling import Spoiling
 from urbancli.workspace import sha256
 
@@ -49,6 +51,8 @@ class Contestant:
         identity: JSON-able, all that its features depend on beside city, units and spoiling.
         blocks: (material, spoiling) → modality → features of units; only of plain frozen features.
         beside: settings of the concatenation that it is compared with.
+        reach: material → (why it says nothing of its units, or nothing; what a reader must know of
+            how far it reaches, or nothing).
     """
 
     method: str
@@ -70,6 +74,7 @@ class Contestant:
     identity: Any = None
     blocks: Callable[[Material, Spoiling], Mapping[str, Values]] | None = None
     beside: str = ""
+    reach: Callable[[Material], tuple[str, str]] = lambda material: ("", "")
 
     @property
     def trained(self) -> bool:
@@ -86,8 +91,6 @@ class Contestant:
         gone, named = spoiling.gone, spoiling.label
         if not set(gone) & set(available):
             return f"the city has no {named}"
-        if not self.modalities:
-            return ""
         if not set(gone) & set(self.modalities):
             return f"does not read {named}"
         return f"reads nothing but {named}" if set(self.modalities) <= set(gone) else ""
@@ -142,8 +145,13 @@ def dropped(names: Sequence[str]) -> Spoiling:
 
 
 def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
-    """Return a run as a contestant."""
-    embed = functools.cache(lambda spoiling: [run.embed(city, places, spoiling)])
+    """Return a run as a contestant; that it does not read what is dropped is made sure of."""
+
+    @functools.cache
+    def embed(spoiling: Spoiling) -> list[Features]:
+        assert_invariant(run, city, places, spoiling)
+        return [run.embed(city, places, spoiling)]
+
     files = [sha256(run.folder / name) for name in ("run.json", "model.safetensors")]
     return Contestant(
         run.method,
@@ -170,7 +178,12 @@ def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
 def untrained(run: Run, city: CityLayers, places: Places) -> Contestant:
     """Return the same method and Config with random weights, scored where the run is scored."""
     twin = trained(run, city, places)
-    embed = functools.cache(lambda spoiling: [run.embed_untrained(city, places, spoiling)])
+
+    @functools.cache
+    def embed(spoiling: Spoiling) -> list[Features]:
+        assert_invariant(run, city, places, spoiling, untrained=True)
+        return [run.embed_untrained(city, places, spoiling)]
+
     return replace(
         twin,
         method=UNTRAINED,
@@ -178,6 +191,50 @@ def untrained(run: Run, city: CityLayers, places: Places) -> Contestant:
         seconds=None,
         peak_mb=None,
         identity=[UNTRAINED, twin.identity],
+    )
+
+
+# --- files -----------------------------------------------------------------------------------
+
+FILE = "external"
+"""`pretraining` of embeddings that came in a file: nobody told us what they saw."""
+
+
+def from_file(external: External, city: CityLayers) -> Contestant:
+    """Return anybody's embeddings as a contestant; a label that they say nothing of is n/a."""
+
+    last: dict[int, tuple[Material, Values, str, str]] = {}
+
+    def found(material: Material) -> tuple[Material, Values, str, str]:
+        """Remember the last label's: it is asked for by every paper of the label."""
+        if id(material) not in last:
+            label = load_label(city.workspace, city.key, material.name)
+            why, told = "", ""
+            try:
+                values, coverage = unit_values(external, material.units, label)
+                told = coverage.text
+            except NoOverlap as err:
+                values, why = (
+                    np.full((len(material.values), external.d), np.nan, np.float32),
+                    str(err),
+                )
+            last.clear()
+            last[id(material)] = (material, values, why, told)
+        return last[id(material)]
+
+    def on_units(material: Material, spoiling: Spoiling) -> Values:
+        return found(material)[1]
+
+    def reach(material: Material) -> tuple[str, str]:
+        return found(material)[2:]
+
+    return Contestant(
+        external.name,
+        on_units,
+        pretraining=FILE,
+        settings=f"{external.d} wide",
+        identity=external.identity,
+        reach=reach,
     )
 
 
@@ -198,7 +255,7 @@ def settings_of(run: Run) -> str:
 def title(row: Mapping[str, Any]) -> str:
     """Return a row's contestant with what tells it from others: preset, settings, seed, fold."""
     if not row["run"]:
-        kind = "file" if row["pretraining"] == "external" else "control"
+        kind = "file" if row["pretraining"] == FILE else "control"
         return f"{row['method']} ({', '.join([kind, *filter(None, [row['settings']])])})"
     held = ["inductive" + (f" {row['folds']}" if row["folds"] else "")]
     parts = [

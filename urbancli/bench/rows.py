@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from urbancli.bench.contestants import UNTRAINED, Contestant, title
+from urbancli.bench.contestants import FILE, UNTRAINED, Contestant, title
 from urbancli.bench.controls import CONCATENATION, CONSTANT
 from urbancli.bench.evaluation import Answers, Exam, compare, plain_score, score
 from urbancli.bench.papers import Paper
@@ -60,7 +60,7 @@ def blank(city: str, paper: Paper, contestant: Contestant, condition: Condition,
         condition: what is missing.
         note: why there is no score, or nothing.
     """
-    task = paper.material.task
+    task, left = paper.material.task, contestant.left(condition.spoiling.gone)
     return {
         **dict.fromkeys(NAMES),
         "city": city,
@@ -79,7 +79,7 @@ def blank(city: str, paper: Paper, contestant: Contestant, condition: Condition,
         "imputation": condition.imputation,
         "seed": contestant.seed,
         "metric": task.metric,
-        "leak": task.leak(contestant.left(condition.spoiling.gone)),
+        "leak": "unknown" if contestant.pretraining == FILE else task.leak(left),
         "params": contestant.parameters,
         "flops": contestant.flops,
         "seconds": contestant.seconds,
@@ -167,8 +167,9 @@ def comparisons(
 
 
 def _beside(condition: Condition) -> Condition:
-    """Return under which condition a concatenation is compared: at test its means are filled in."""
-    return replace(condition, imputation="mean") if condition.at == "test" else condition
+    """Return under which condition a concatenation is compared: its gaps at test are filled."""
+    gaps_at_test = condition.at == "test" and condition.spoiling.gaps
+    return replace(condition, imputation="mean") if gaps_at_test else condition
 
 
 def _difference(name: str, found: Interval) -> Row:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from urbancli.bench.answers import AnswerBook
 from urbancli.bench.contestants import Contestant
-from urbancli.bench.controls import CONCATENATION, CONSTANT
+from urbancli.bench.controls import CONCATENATION
 from urbancli.bench.evaluation import Answers, Exam, answer_together, at_random
 from urbancli.bench.imputation import Imputer
 from urbancli.bench.papers import Paper
@@ -103,14 +103,16 @@ def takes(contestant: Contestant, condition: Condition, paper: Paper) -> bool:
     """
     if condition == Condition():
         return True
-    if not (paper.usual or condition.single):
+    # A constant and a file of embeddings read no modality that could be missing.
+    if not contestant.modalities or not (paper.usual or condition.single):
         return False
     if condition.imputation:
         few = condition.single or not condition.spoiling.gone
         return few and contestant.blocks is not None and contestant.method == CONCATENATION
     if condition.single and condition.at == "both":
-        return contestant.method != CONSTANT
-    if condition.at == "test" and contestant.method == CONCATENATION:
+        return True
+    gaps_at_test = condition.at == "test" and condition.spoiling.gaps
+    if gaps_at_test and contestant.method == CONCATENATION:
         return False  # its missing columns must be filled: see the imputations
     return contestant.trained or contestant.method == CONCATENATION
 
@@ -261,6 +263,8 @@ def folds_of(
     """Return the folds a contestant may be scored on (None: all), and why not at all."""
     if contestant.mismatch:
         return (), f"{contestant.mismatch} since it was trained: train it again"
+    if silent := contestant.reach(paper.material)[0]:
+        return (), silent
     held = contestant.hold_out
     if held is None:
         return None, ""

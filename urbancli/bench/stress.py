@@ -83,7 +83,7 @@ def conditions(asked: "BenchOptions", modalities: Sequence[str]) -> list[Conditi
     found = [Condition()]
     for spoiling in _different(spoilings, modalities):
         found += [Condition(spoiling, "both"), Condition(spoiling, "test")]
-        if spoiling.gone or spoiling.rate:
+        if spoiling.gaps:
             found += [Condition(spoiling, "test", how) for how in IMPUTATIONS]
     return found
 

@@ -8,12 +8,14 @@ the same twice) and `run.json`, written last: it exists, so the run is whole.
 
 from urbancli.runs.creation import RunOptions, create_run
 from urbancli.runs.hold_out import HoldOut, held_out_places, parse_hold_out
+from urbancli.runs.invariance import assert_invariant
 from urbancli.runs.run import Run, open_run
 
 __all__ = [
     "HoldOut",
     "Run",
     "RunOptions",
+    "assert_invariant",
     "create_run",
     "held_out_places",
     "open_run",
