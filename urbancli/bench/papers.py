@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from urbancli.bench.contestants import Contestant
+from urbancli.bench.contestants import FILE, Contestant
 from urbancli.bench.evaluation import Exam, Mask, make_exam, with_probe
+from urbancli.bench.external import common_support
 from urbancli.bench.preparation import Material, load_split, touching_units
 from urbancli.bench.probes.base import DEFAULTS, load_probe
 from urbancli.bench.splits.base import NotScored, Split
@@ -136,17 +135,15 @@ def _support(
     material: Material, contestants: Sequence[Contestant]
 ) -> tuple[Mask | None, list[str]]:
     """Return the units (U,) that every file of embeddings has, and what is left out."""
-    files = [one for one in contestants if one.pretraining == "external"]
-    if not files:
-        return None, []
-    known: list[Mask] = [
-        np.asarray(~np.isnan(one.on_units(material, WHOLE)).any(axis=1)) for one in files
+    files = [one for one in contestants if one.pretraining == FILE]
+    told = [one.reach(material) for one in files]
+    notes = [text for why, note in told if (text := why or note)]
+    known = [
+        one.on_units(material, WHOLE) for one, (why, _) in zip(files, told, strict=True) if not why
     ]
-    both: Mask = np.asarray(np.logical_and.reduce(known))
-    notes = [
-        f"{one.method} has embeddings of {int(mask.sum()):,} of {len(mask):,} units"
-        for one, mask in zip(files, known, strict=True)
-    ]
+    if not known:
+        return None, notes
+    both = common_support(known)
     if not both.all():
         notes.append(
             f"{int((~both).sum()):,} of {len(both):,} units lack an embedding in a compared file "

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from urbancli.bench.answers import AnswerBook
-from urbancli.bench.contestants import Contestant, trained, untrained
+from urbancli.bench.contestants import FILE, Contestant, from_file, trained, untrained
 from urbancli.bench.controls import CONSTANT, controls, with_coordinates
+from urbancli.bench.external import load_externals
 from urbancli.bench.papers import Paper, Setting, set_papers
 from urbancli.bench.preparation import load_split, prepare
 from urbancli.bench.probes.base import DEFAULTS, load_probe
@@ -208,6 +209,7 @@ def _bench_city(
     if not runs:
         told.say(key, "", [f"no run to score: `urban train --city {key}` makes one"])
     papers = list(_papers(stage, options))
+    _refuse_silent(stage, papers)
     told.rows.extend(score_papers(stage, papers))
     told.pins.append([
         [stage.identity(one, condition) for one in stage.contestants]
@@ -225,12 +227,22 @@ def _bench_city(
     )
 
 
+def _refuse_silent(stage: Stage, papers: Sequence[Paper]) -> None:
+    """Refuse a file of embeddings that says nothing of any label of a city."""
+    for one in stage.contestants:
+        if one.pretraining == FILE and papers:
+            reasons = [one.reach(paper.material)[0] for paper in papers]
+            if all(reasons):
+                raise UrbanError(reasons[0])
+
+
 def open_stage(
     city: CityLayers, runs: Sequence[Run], options: BenchOptions, progress: Progress = _ignore
 ) -> Stage:
     """Return a city with its contestants and conditions."""
     places = city.tiles()
     contestants = controls(city, places, runs)
+    contestants += [from_file(one, city) for one in load_externals(options.embeddings)]
     for run in runs:
         contestants += [untrained(run, city, places), trained(run, city, places)]
     if options.append_coords:
