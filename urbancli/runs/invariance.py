@@ -25,7 +25,7 @@ from urbancli.training import pick_device
 SAMPLE = 24
 """Places whose embeddings are compared."""
 
-PREPARED = 256
+PREPARED = 96
 """Places that a method is prepared with once more."""
 
 EXCHANGED = 4
@@ -113,18 +113,22 @@ class _Sample:
     def check_memory(self, tokens: Mapping[str, Tokens], read: tuple[str, ...]) -> None:
         """Refuse a method that knows a place's tokens from those it was prepared with."""
         own = {name: tokens[name] for name in read}
-        lost = self._lost(own)
-        for name, mask in lost.items():
-            few = np.zeros(len(mask), dtype=bool)
-            few[np.flatnonzero(mask)[spread(int(mask.sum()), EXCHANGED)]] = True
-            if few.sum() < 2:
-                continue
-            before = self._prepared(tokens, own)
-            after = self._prepared(_exchanged(tokens, {name: few}, [name]), own)
+        few: dict[str, Mask] = {}
+        for name, mask in self._lost(own).items():
+            some = np.flatnonzero(mask)[spread(int(mask.sum()), EXCHANGED)]
+            if len(some) > 1:
+                few[name] = np.isin(self._every, some)
+        before = self._prepared(tokens, own)
+
+        def remembers(names: list[str]) -> bool:
+            after = self._prepared(_exchanged(tokens, few, names), own)
             change = _change(before, after, before)
-            others = float(change[~few].max(initial=0.0))
-            if change[few].max() > max(REMEMBERED, OWN * others):
-                raise self._reads([name])
+            moved = np.logical_or.reduce([few[name] for name in names])
+            others = float(change[~moved].max(initial=0.0))
+            return bool(change[moved].max() > max(REMEMBERED, OWN * others))
+
+        if few and remembers(list(few)):
+            raise self._reads([name for name in few if remembers([name])] or list(few))
 
     def _reads(self, names: list[str]) -> UrbanError:
         return UrbanError(
