@@ -143,12 +143,9 @@ def _numbered(path: Path, types: Mapping[str, Any]) -> tuple[str, ...]:
                     "of the embedding once"
                 )
             family[int(match[2])] = name
-    counted = {
-        prefix: family
-        for prefix, family in families.items()
-        if min(family) <= 1 and any(_is_number(types[name]) for name in family.values())
-    }
-    whole = [family for family in counted.values() if max(family) - min(family) < len(family)]
+    begun = [family for family in families.values() if min(family) <= 1]
+    counted = [one for one in begun if any(_is_number(types[name]) for name in one.values())]
+    whole = [family for family in counted if max(family) - min(family) < len(family)]
     if len(whole) > 1:
         firsts = [family[min(family)] for family in whole]
         raise UrbanError(
@@ -156,28 +153,39 @@ def _numbered(path: Path, types: Mapping[str, Any]) -> tuple[str, ...]:
             "only the embedding's in it"
         )
     if not whole:
-        raise _no_embedding(path, types, list(counted.values()))
+        raise _no_embedding(path, types, counted or begun)
     columns = tuple(whole[0][number] for number in sorted(whole[0]))
     for name in columns:
         if not _is_number(types[name]):
-            raise UrbanError(
-                f"column '{name}' of {path} holds {types[name]}, not numbers: write plain "
-                "numbers, with decimal points"
-            )
+            raise _no_number(path, name, types[name])
     return columns
 
 
+def _no_number(path: Path, name: str, kind: Any) -> UrbanError:
+    return UrbanError(
+        f"column '{name}' of {path} holds {kind}, not numbers: write plain numbers, with decimal "
+        "points"
+    )
+
+
 def _no_embedding(
-    path: Path, types: Mapping[str, Any], gaps: Sequence[Mapping[int, str]]
+    path: Path, types: Mapping[str, Any], near: Sequence[Mapping[int, str]]
 ) -> UrbanError:
-    if gaps:
-        family = max(gaps, key=len)
-        missing = next(number for number in range(min(family), max(family)) if number not in family)
+    """Return the error for a table without an embedding, given the sets of columns nearest to it.
+
+    They have gaps, or no numbers in them.
+    """
+    if near:
+        family = max(near, key=len)
+        first, last = min(family), max(family)
+        gap = next((number for number in range(first, last) if number not in family), None)
+        if gap is None:
+            return _no_number(path, family[first], types[family[first]])
         return UrbanError(
-            f"the columns {family[min(family)]} … {family[max(family)]} of {path} lack number "
-            f"{missing}: an embedding is numbered without gaps"
+            f"the columns {family[first]} … {family[last]} of {path} lack number {gap}: an "
+            "embedding is numbered without gaps"
         )
-    numeric = [name for name, kind in types.items() if _is_number(kind)]
+    numeric = [n for n, kind in types.items() if _is_number(kind) and not looks_like_id(n)]
     what = f"its numbers are {_listed(numeric)}" if numeric else "it has no columns of numbers"
     return UrbanError(
         f"{path} holds no embeddings that can be told ({what}): name a column of lists "

@@ -36,6 +36,7 @@ class Raster:
     Attributes:
         path: any GeoTIFF or VRT.
         bands: numbers of the D bands that are the embedding.
+        alpha: number of the band that is 0 where a pixel is invalid; None without.
         scale: (D,) of the file's metadata: value = stored · scale + offset.
         offset: (D,).
         pixels: how many there are.
@@ -46,6 +47,7 @@ class Raster:
 
     path: Path
     bands: tuple[int, ...]
+    alpha: int | None
     scale: Floats
     offset: Floats
     pixels: int
@@ -92,14 +94,15 @@ def open_raster(path: Path) -> Raster:
             np.array(all_of, dtype=np.float64)[np.array(bands) - 1]
             for all_of in (dataset.scales, dataset.offsets)
         )
-        notes = []
+        alpha = kinds.index("alpha") + 1 if "alpha" in kinds else None
+        notes = [f"band {alpha} is alpha, and no part of the embedding"] if alpha else []
         if "int8" in dataset.dtypes and (scale == 1).all():
             notes.append(
                 "its int8 values are taken as they stand; AlphaEarth's own files hold sign(v)·(|v| "
                 "/ 127.5)², which the mean of codes is not: de-quantise them first"
             )
         return Raster(
-            path, bands, scale, offset, dataset.width * dataset.height,
+            path, bands, alpha, scale, offset, dataset.width * dataset.height,
             tuple(Path(name) for name in dataset.files), dataset.tags().get("TIFFTAG_COPYRIGHT"),
             tuple(notes),
         )  # fmt: skip
@@ -231,6 +234,8 @@ def _read(
     window = Window(column, row, width, height)
     stored = dataset.read(list(raster.bands), window=window, masked=True)
     gone = np.ma.getmaskarray(stored)
+    if raster.alpha is not None:  # GDAL heeds it in integers only
+        gone |= dataset.read(raster.alpha, window=window) == 0
     with np.errstate(over="ignore"):
         values = stored.data.astype(np.float32)
     if stored.dtype.kind == "f":

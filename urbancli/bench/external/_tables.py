@@ -67,10 +67,14 @@ def read_table(path: Path, *, key: str | None = None, vectors: bool = True) -> T
     else:
         table = _read_csv(path, key, vectors)
     if not len(table.values):
-        raise UrbanError(f"{path} has no rows: give a table with embeddings in it")
+        raise _no_rows(path)
     if vectors:
         check_finite(path, table.values)
     return table
+
+
+def _no_rows(path: Path) -> UrbanError:
+    return UrbanError(f"{path} has no rows: give a table with embeddings in it")
 
 
 def check_finite(path: Path, values: npt.NDArray[Any]) -> None:
@@ -182,11 +186,13 @@ def _geometry(path: Path, name: str) -> Geometries:
 def _read_csv(path: Path, key: str | None, vectors: bool) -> Table:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
+            header, first = file.readline(), file.readline()
     except UnicodeDecodeError as err:
         raise UrbanError(f"cannot read {path} as a table: save it as UTF-8") from err
     if not header.strip():
         raise UrbanError(f"{path} is empty: give a table with a header and embeddings in it")
+    if not first.strip():
+        raise _no_rows(path)
     parse = pa_csv.ParseOptions(delimiter=max(DELIMITERS, key=header.count))
     schema = _guess(path, parse)
     _refuse_twins(path, schema.names)
