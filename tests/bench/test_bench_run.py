@@ -43,36 +43,41 @@ def write_csv(path: Path, header: str, rows: list) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Workspace:
-    """A town of 12 × 12 tiles with POIs: their number is the label `liveliness`."""
-    folder = tmp_path_factory.mktemp("town")
-    rng = np.random.default_rng(0)
+def make_town(made: Workspace, folder: Path, name: str = "town", seed: int = 0) -> None:
+    """Fetch and train a town of 12 × 12 tiles with POIs: their number is the label `liveliness`."""
+    rng = np.random.default_rng(seed)
     counts = rng.poisson(4, SIDE * SIDE)
     columns, rows = np.divmod(np.arange(SIDE * SIDE), SIDE)
-    x, y = LEFT + 150 + 300 * columns, BOTTOM + 150 + 300 * rows
+    left = LEFT + 300 * 2 * SIDE * seed
+    x, y = left + 150 + 300 * columns, BOTTOM + 150 + 300 * rows
     spots = np.repeat(np.column_stack([x, y]), counts, axis=0)
     spots += rng.uniform(-120, 120, spots.shape)
     kinds = rng.choice(["cafe", "restaurant"], len(spots))
     lon, lat = GRID.unproject(*spots.T)
     pois = [[i, "", lat[i], lon[i], kinds[i]] for i in range(len(spots))]
-    path = write_csv(folder / "pois.csv", "osm_id,name,lat,lon,category", pois)
+    path = write_csv(folder / f"{name}-pois.csv", "osm_id,name,lat,lon,category", pois)
     lon, lat = GRID.unproject(x + 10, y + 10)
     units = [[f"u{i}", lat[i], lon[i], counts[i], "ab"[int(counts[i] > 4)]] for i in range(144)]
     for row in units[:2]:
         row[3] = ""
     for row in units[2:5]:
         row[4] = "rare"
-    write_csv(folder / "points.csv", "unit_id,lat,lon,liveliness,land_use", units)
-    area = shapely.box(LEFT + 1, BOTTOM + 1, LEFT + 300 * SIDE - 1, BOTTOM + 300 * SIDE - 1)
-    city = City("town", GRID.unproject_geometry(area), GRID.epsg, "bbox")
-    made = Workspace(folder / "workspace")
+    points = write_csv(folder / f"{name}.csv", "unit_id,lat,lon,liveliness,land_use", units)
+    area = shapely.box(left + 1, BOTTOM + 1, left + 300 * SIDE - 1, BOTTOM + 300 * SIDE - 1)
+    city = City(name, GRID.unproject_geometry(area), GRID.epsg, "bbox")
     specs = [
-        parse_label(f"liveliness={folder / 'points.csv'}:liveliness"),
-        parse_label(f"land_use={folder / 'points.csv'}:land_use"),
+        parse_label(f"liveliness={points}:liveliness"),
+        parse_label(f"land_use={points}:land_use"),
     ]
     fetch(made, city, [Pois(path)], specs)
-    create_run(made, open_city(made, "town"), "urbanfusion", RunOptions(overrides=TINY))
+    create_run(made, open_city(made, name), "urbanfusion", RunOptions(overrides=TINY))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    folder = tmp_path_factory.mktemp("town")
+    made = Workspace(folder / "workspace")
+    make_town(made, folder)
     return made
 
 

@@ -247,3 +247,41 @@ def _axes(x: npt.NDArray[np.float64], width: int) -> tuple[Any, npt.NDArray[np.f
     if x.shape[1] > len(x):
         vectors = centred.T @ vectors / np.sqrt(np.maximum(values, 1e-12))
     return mean, vectors
+
+
+def transferred(
+    here: CityLayers, places: Places, there: CityLayers, others: Places
+) -> list[tuple[Contestant, Contestant]]:
+    """Return the concatenation of the frozen features that two cities share, in both of them.
+
+    The default encoders, fitted on the first city, encode the second too.
+
+    Args:
+        here: where it is learnt.
+        places: of it.
+        there: what is asked about.
+        others: places of that.
+    """
+    usual = choose((), here.views())
+    both = [name for name in here.modalities() if name in there.modalities() and name != "coords"]
+    choice = {name: usual[name] for name in both if name in usual}
+    if not choice:
+        return []
+    states = {name: fit_encoders(here, name, places, one) for name, one in choice.items()}
+
+    def contestant(city: CityLayers, of: Places) -> Contestant:
+        def features(spoiling: Spoiling) -> list[Features]:
+            parts = [
+                encode_cached(city, name, of, one, *states[name]) for name, one in choice.items()
+            ]
+            return [(part.pooled(), part.present) for part in parts]
+
+        return Contestant(
+            CONCATENATION,
+            on_places(CONCATENATION, features),
+            tuple(choice),
+            pretraining="other-city",
+            identity=["transferred", here.key, [states[name][1] for name in choice]],
+        )
+
+    return [(contestant(here, places), contestant(there, others))]

@@ -19,8 +19,8 @@ _TEXT, _NUMBER, _WHOLE, _YES = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
 SCHEMA = pa.schema(
     {
-        "city": _TEXT, "method": _TEXT, "preset": _TEXT, "run": _TEXT, "settings": _TEXT,
-        "pretraining": _TEXT,
+        "city": _TEXT, "train_city": _TEXT, "few_shot": _WHOLE,
+        "method": _TEXT, "preset": _TEXT, "run": _TEXT, "settings": _TEXT, "pretraining": _TEXT,
         "task": _TEXT, "task_version": _WHOLE, "split": _TEXT, "split_seed": _WHOLE,
         "split_sha256": _TEXT, "group_m": _WHOLE, "folds": _TEXT, "probe": _TEXT,
         "drop": _TEXT, "drop_at": _TEXT, "imputation": _TEXT, "seed": _WHOLE,
@@ -39,9 +39,10 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 """A row of a result: one contestant, one task, one split, one probe, one condition.
 
-`drop` is empty where nothing is missing, and `drop_at` says where it is: `both` where the probe was
-fitted on what is left, `test` where it was fitted on everything; `imputation` how a control's
-missing features were filled. `value` is null where there is no score, and `note` says why. `seed`
+`train_city` is empty where the probe was fitted in the same city; else it is where the contestant
+and the probe learnt, with `few_shot` units of the city itself. `drop` is empty where nothing is
+missing, and `drop_at` says where it is: `both` where the probe was fitted on what is left, `test`
+where it was fitted on everything; `imputation` how a control's missing features were filled. `value` is null where there is no score, and `note` says why. `seed`
 is that of the training; `removed` the mean over folds of training units that touch a test unit;
 `inflation` how much higher the score is with random folds; `difference_full` the score minus that
 with nothing missing, paired, as the differences to controls are. `flops` are of embedding one
@@ -64,6 +65,7 @@ def blank(city: str, paper: Paper, contestant: Contestant, condition: Condition,
     return {
         **dict.fromkeys(NAMES),
         "city": city,
+        "train_city": "",
         "method": contestant.method,
         "preset": contestant.preset,
         "run": contestant.run,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from urbancli.bench.answers import AnswerBook
 from urbancli.bench.contestants import FILE, Contestant, from_file, trained, untrained
 from urbancli.bench.controls import CONSTANT, controls, with_coordinates
+from urbancli.bench.crossing import transfer_rows
 from urbancli.bench.external import load_externals
 from urbancli.bench.papers import Paper, Setting, set_papers
 from urbancli.bench.preparation import load_split, prepare
@@ -20,6 +21,7 @@ from urbancli.bench.splits._files import load_kind
 from urbancli.bench.splits.base import NotScored
 from urbancli.bench.stress import Condition, conditions
 from urbancli.bench.tasks.base import in_suite
+from urbancli.bench.transfer import FEW
 from urbancli.errors import UrbanError
 from urbancli.layers import CityLayers, expand_modalities, open_city
 from urbancli.runs import Run, open_run
@@ -51,6 +53,8 @@ class BenchOptions:
         embeddings: `[NAME=]FILE` of anybody's embeddings.
         append_coords: whether every contestant is scored once more with coordinates beside it.
         account: whether the information account of every task is drawn up.
+        transfer: whether what is learnt in each city is asked in each other one.
+        few_shot: how many units of the other city are learnt from too; none for `transfer.FEW`.
     """
 
     cities: tuple[str, ...]
@@ -68,6 +72,8 @@ class BenchOptions:
     embeddings: tuple[str, ...] = ()
     append_coords: bool = False
     account: bool = False
+    transfer: bool = False
+    few_shot: tuple[int, ...] = ()
 
     @property
     def probe_names(self) -> tuple[str, ...]:
@@ -114,6 +120,10 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
     for key in options.cities:
         mine = [run for run in runs if run.city == key]
         _bench_city(workspace, key, mine, options, told, progress)
+    if options.transfer:
+        few = options.few_shot or FEW
+        told.rows.extend(transfer_rows(told.stages, runs, few, options.seed))
+        told.pins.append(["transfer", few])
     _refuse_nothing(told.rows, options)
     told.say("", "", retention_notes(told.rows))
     rows = [{name: row[name] for name in NAMES} for row in told.rows]
@@ -154,6 +164,7 @@ class _Told:
     notes: list[dict[str, str]]
     pins: list[Any]
     gaps: list[str] = field(default_factory=list)
+    stages: dict[str, tuple[Stage, list[Paper]]] = field(default_factory=dict)
 
     def say(self, city: str, task: str, notes: Sequence[str]) -> None:
         """Add notes about a city and task, each once."""
@@ -210,6 +221,7 @@ def _bench_city(
         told.say(key, "", [f"no run to score: `urban train --city {key}` makes one"])
     papers = list(_papers(stage, options))
     _refuse_silent(stage, papers)
+    told.stages[key] = (stage, papers)
     told.rows.extend(score_papers(stage, papers))
     told.pins.append([
         [stage.identity(one, condition) for one in stage.contestants]

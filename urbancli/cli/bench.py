@@ -64,6 +64,13 @@ def command(
     account: Annotated[
         bool, typer.Option("--account", help="Say what each modality tells, alone and with others.")
     ] = False,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Learn in each city, be asked in each other one.")
+    ] = False,
+    few_shot: Annotated[
+        list[int] | None,
+        typer.Option(help="With --transfer: units of the other city to learn from; repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
     splits: Annotated[
         bool, typer.Option("--splits", help="Write the split files and stop.")
@@ -100,6 +107,8 @@ def command(
         embeddings=tuple(embeddings or ()),
         append_coords=append_coords,
         account=account,
+        transfer=transfer,
+        few_shot=tuple(few_shot or ()),
     )
     if splits:
         for key in cities:
@@ -108,12 +117,17 @@ def command(
         return
     if not city:
         say(f"scoring every fetched city: {', '.join(cities)}")
+    formats = tuple(format_ or ())
+    if formats:
+        from urbancli.report.tables import check_formats
+
+        check_formats(formats)
     with progress_bar() as progress:
         result = bench(workspace, options, progress)
-    _tell(result, json=json)
+    _tell(result, formats, json=json)
 
 
-def _tell(result: "BenchResult", *, json: bool) -> None:
+def _tell(result: "BenchResult", formats: tuple[str, ...], *, json: bool) -> None:
     if json:
         print_json({"rows": result.rows, "notes": result.notes})
     else:
@@ -121,6 +135,12 @@ def _tell(result: "BenchResult", *, json: bool) -> None:
 
         render(result)
     say(f"rows: {result.path}")
+    if formats:
+        from urbancli.report.tables import write_tables
+
+        stem = result.path.with_suffix("")
+        for path in write_tables(result.rows, result.notes, stem, formats):
+            say(f"rows: {path}")
     for gap in result.gaps:
         say(gap)
     if result.gaps:
