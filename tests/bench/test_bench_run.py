@@ -258,6 +258,19 @@ def test_differences_are_paired(result: BenchResult) -> None:
         assert other["difference_concatenation"] is None
 
 
+def test_any_two_rows_of_an_exam_can_be_paired(result: BenchResult) -> None:
+    mine = only(result, method="urbanfusion", task="land_use", drop="")
+    theirs = only(result, method="concatenation", task="land_use", drop="")
+    found = result.difference(mine, theirs)
+    assert found.value == pytest.approx(mine["difference_concatenation"])
+    assert found.low == pytest.approx(mine["difference_concatenation_low"])
+    without = only(result, method="urbanfusion", task="land_use", drop="pois", drop_at="both")
+    assert result.difference(without, mine).value == pytest.approx(without["difference_full"])
+    other = only(result, method="concatenation", task="liveliness", drop="")
+    with pytest.raises(ValueError, match="two exams"):
+        result.difference(mine, other)
+
+
 def test_leaks_follow_what_is_left(result: BenchResult) -> None:
     leaks = {(row["task"], row["leak"]) for row in result.rows}
     assert leaks == {("land_use", ""), ("liveliness", "unknown")}

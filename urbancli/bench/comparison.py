@@ -13,7 +13,7 @@ CONTESTANT = ("method", "preset", "settings", "seed", "pretraining")
 """Columns that say whose a row is. Names of runs are not among them: they change with the bytes of
 what was held out."""
 
-PAPER = ("city", "task", "split", "split_seed", "probe", "metric")
+PAPER = ("city", "train_city", "few_shot", "task", "split", "split_seed", "probe", "metric")
 """Columns that say what was asked."""
 
 CONDITION = ("drop", "drop_at", "imputation")

@@ -42,11 +42,12 @@ SCHEMA = pa.schema(
 `train_city` is empty where the probe was fitted in the same city; else it is where the contestant
 and the probe learnt, with `few_shot` units of the city itself. `drop` is empty where nothing is
 missing, and `drop_at` says where it is: `both` where the probe was fitted on what is left, `test`
-where it was fitted on everything; `imputation` how a control's missing features were filled. `value` is null where there is no score, and `note` says why. `seed`
-is that of the training; `removed` the mean over folds of training units that touch a test unit;
-`inflation` how much higher the score is with random folds; `difference_full` the score minus that
-with nothing missing, paired, as the differences to controls are. `flops` are of embedding one
-place, `seconds` and `peak_mb` of training."""
+where it was fitted on everything; `imputation` how a control's missing features were filled.
+`value` is null where there is no score, and `note` says why. `seed` is that of the training;
+`removed` the mean over folds of training units that touch a test unit; `inflation` how much higher
+the score is with random folds; `difference_full` the score minus that with nothing missing, paired,
+as the differences to controls are. `flops` are of embedding one place, `seconds` and `peak_mb` of
+training."""
 
 NAMES = tuple(SCHEMA.names)
 

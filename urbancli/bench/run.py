@@ -1,7 +1,8 @@
 """`urban bench`: every run, control and file on every label, with intervals and with gaps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from urbancli.bench.answers import AnswerBook
 from urbancli.bench.contestants import FILE, Contestant, from_file, trained, untrained
 from urbancli.bench.controls import CONSTANT, controls, with_coordinates
 from urbancli.bench.crossing import transfer_rows
+from urbancli.bench.evaluation import compare
 from urbancli.bench.external import load_externals
 from urbancli.bench.papers import Paper, Setting, set_papers
 from urbancli.bench.preparation import load_split, prepare
 from urbancli.bench.probes.base import DEFAULTS, load_probe
 from urbancli.bench.rows import NAMES, SCHEMA, Row, retention_notes
-from urbancli.bench.scoring import Progress, Stage, score_papers
+from urbancli.bench.scoring import Given, Progress, Stage, score_papers
 from urbancli.bench.splits._files import load_kind
 from urbancli.bench.splits.base import NotScored
+from urbancli.bench.statistics import Interval
 from urbancli.bench.stress import Condition, conditions
 from urbancli.bench.tasks.base import in_suite
 from urbancli.bench.transfer import FEW
@@ -91,12 +94,33 @@ class BenchResult:
             is about all.
         path: of the rows as Parquet.
         gaps: what was asked and could not be scored, in a line each.
+        given: number of a row → the answers behind it, where it has a score of its own city.
     """
 
     rows: list[Row]
     notes: list[dict[str, str]]
     path: Path
     gaps: tuple[str, ...] = ()
+    given: Mapping[int, Given] = field(default_factory=dict)
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        return {id(row): number for number, row in enumerate(self.rows)}
+
+    def difference(self, first: Row, second: Row) -> Interval:
+        """Return the score of one row minus another's of the same exam, paired over units.
+
+        Args:
+            first: one of `rows`.
+            second: likewise, of the same paper.
+
+        Raises:
+            ValueError: they are of other exams.
+        """
+        one, other = (self.given[self._numbers[id(row)]] for row in (first, second))
+        if one.exam is not other.exam:
+            raise ValueError("rows of two exams cannot be paired")
+        return compare(one.exam, one.answers, other.answers)
 
 
 def _ignore(*_: Any) -> None:
@@ -126,10 +150,11 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
         told.pins.append(["transfer", few])
     _refuse_nothing(told.rows, options)
     told.say("", "", retention_notes(told.rows))
+    given = {n: one for n, row in enumerate(told.rows) if (one := row.get("_given")) is not None}
     rows = [{name: row[name] for name in NAMES} for row in told.rows]
     path = workspace.results_dir() / f"bench-{fingerprint(told.pins)}.parquet"
     write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), {"notes": told.notes})
-    return BenchResult(rows, told.notes, path, tuple(dict.fromkeys(told.gaps)))
+    return BenchResult(rows, told.notes, path, tuple(dict.fromkeys(told.gaps)), given)
 
 
 def write_splits(workspace: Workspace, key: str, options: BenchOptions) -> list[Path]:

@@ -1,7 +1,7 @@
 """Papers and contestants to rows: who answers what, from the book of answers where it can be."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,6 @@ class Stage:
         conditions: what is missing; the first is nothing.
         book: of answers.
         progress: told (what, done, total).
-        answers: paper number → (contestant number, condition) → answers, for what compares them.
     """
 
     city: CityLayers
@@ -47,7 +46,6 @@ class Stage:
     conditions: Sequence[Condition]
     book: AnswerBook
     progress: Progress
-    answers: dict[int, dict[tuple[int, Condition], Answers]] = field(default_factory=dict)
 
     def identity(self, contestant: Contestant, condition: Condition) -> Any:
         """Return all that a contestant's features depend on beside the units, JSON-able."""
@@ -66,6 +64,27 @@ class Stage:
     def _checksums(self, key: str) -> list[Any]:
         files = self.city.workspace.listed_files(key)
         return sorted((name, entry["sha256"]) for name, entry in files.items())
+
+
+@dataclass(frozen=True)
+class Given:
+    """The answers behind a row, for what compares it with others.
+
+    Attributes:
+        exam: what was asked.
+        answers: to it.
+    """
+
+    exam: Exam
+    answers: Answers
+
+    @staticmethod
+    def of(
+        paper: Paper, answers: Mapping[tuple[int, Condition], Answers], row: Row
+    ) -> "Given | None":
+        """Return those behind a row of a paper; None where it has no score."""
+        at = row.pop("_answer", None)
+        return None if at is None or paper.exam is None else Given(paper.exam, answers[at])
 
 
 def score_papers(stage: Stage, papers: Sequence[Paper]) -> list[Row]:
@@ -87,7 +106,8 @@ def score_papers(stage: Stage, papers: Sequence[Paper]) -> list[Row]:
         found = sitting.rows()
         for number, part, answers in zip(numbers, found, sitting.answers, strict=True):
             rows[number] = part
-            stage.answers[number] = answers
+            for row in part:
+                row["_given"] = Given.of(papers[number], answers, row)
         done += len(together) * len(stage.conditions) * len(stage.contestants)
     stage.progress(f"bench {stage.city.key}", done, total)
     return [row for number in range(len(papers)) for row in rows[number]]
@@ -186,6 +206,7 @@ class _Sitting:
                 mine, own = self.answers[number], rows[number]
                 assert own is not None
                 mine[index, condition] = given
+                own["_answer"] = (index, condition)
                 own.update(scores(exam, given, folds))
                 own.update(comparisons(exam, stage.contestants, mine, index, condition))
             self._inflate(index, condition, folds, numbers, rows)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urbancli.bench.contestants import title
 from urbancli.bench.rows import Row, described
 from urbancli.bench.run import BenchResult
+from urbancli.report.stress import render_stress
+from urbancli.report.transfer import render_transfer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,10 +36,13 @@ def render(result: BenchResult, console: "Console | None" = None) -> None:
     for note in _notes(result, "", ""):
         console.print(note, highlight=False, markup=False)
     told: set[tuple[str, str]] = set()
-    for (city, task, *_), part in itertools.groupby(result.rows, key=paper_of):
+    within = [row for row in result.rows if not row["train_city"]]
+    for (city, task, *_), part in itertools.groupby(within, key=paper_of):
         notes = [] if (city, task) in told else _notes(result, city, task)
         told.add((city, task))
         _render_task(list(part), notes, console)
+    render_stress(within, console)
+    render_transfer([row for row in result.rows if row["train_city"]], console)
     for city in dict.fromkeys(row["city"] for row in result.rows):
         for note in _notes(result, city, ""):
             console.print(f"{city}: {note}", highlight=False, markup=False)
@@ -94,6 +99,7 @@ def difference_text(row: Row, other: str) -> str | None:
 def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """Yield, for every run, where it does not beat concatenation with its interval."""
     first: dict[tuple[str, str], Any] = {}
+    rows = [row for row in rows if not row["train_city"]]
     for row in rows:
         first.setdefault((row["city"], row["task"]), paper_of(row))
     whole = [r for r in rows if is_run(r) and not r["drop"]]
