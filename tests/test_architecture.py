@@ -15,7 +15,7 @@ ORDER = [
     "layers", "sources", "labels", "demo", "lock", "licences", "workers", "planning",
     "compaction", "description", "fetching", "validation", "exporting", "tokens", "token_files",
     "encoders", "encoding", "spoiling", "nn", "methods", "embeddings", "training", "runs", "bench",
-    "report", "cli", "__main__",
+    "project", "reproduction", "report", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the house; a file imports only from parts before its own, and from its own."""
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,31 @@ def city_key(name: str) -> str:
     if key := slug(name):
         return key
     raise UsageError(f"'{name}' names no city: use letters or digits")
+
+
+def wanted_cities(
+    workspace: "Workspace", given: Sequence[str] | None, pinned: Sequence[str], doing: str
+) -> list[str]:
+    """Return the keys of the cities that options name, else `urban.toml`, else all fetched ones.
+
+    Args:
+        workspace: with the cities.
+        given: of `--city`.
+        pinned: of `urban.toml`.
+        doing: what is done with them, for the person who named none.
+
+    Raises:
+        UsageError: none is named and none fetched.
+    """
+    if given:
+        return list(dict.fromkeys(map(city_key, given)))
+    if pinned:
+        say(f"{doing} the cities of urban.toml: {', '.join(pinned)}")
+        return list(dict.fromkeys(pinned))
+    if cities := workspace.cities():
+        say(f"{doing} every fetched city: {', '.join(cities)}")
+        return cities
+    raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
 
 
 def say(message: str) -> None:

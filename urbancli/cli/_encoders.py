@@ -1,17 +1,11 @@
 """Which encoders a command reads through: by its options, else by the workspace's `urban.toml`."""
 
-import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from urbancli.errors import UrbanError, UsageError, unknown
+from urbancli.errors import UrbanError, UsageError
 
 if TYPE_CHECKING:
     from urbancli.workspace import Workspace
-
-FILE = "urban.toml"
-
-TABLES = ("encoders",)
-"""What `urban.toml` may hold."""
 
 
 def encoder_options(workspace: "Workspace", given: list[str]) -> tuple[str, ...]:
@@ -28,10 +22,11 @@ def encoder_options(workspace: "Workspace", given: list[str]) -> tuple[str, ...]
     """
     from urbancli.encoding import choose, load_named
     from urbancli.layers import expand_modalities
+    from urbancli.project import FILE, read_project
 
     named = {m for one in given for m in expand_modalities([one.partition("=")[0].strip()])}
     options = list(given)
-    for where, encoders in _table(workspace, "encoders").items():
+    for where, encoders in read_project(workspace).encoders.items():
         every = encoders if isinstance(encoders, list) else [encoders]
         if not every or not all(isinstance(one, str) for one in every):
             raise UrbanError(f"{FILE}: encoders.{where} is no name and no list of names: mend it")
@@ -57,18 +52,3 @@ def _located(workspace: "Workspace", encoder: str) -> str:
     name, colon, model = head.partition(":")
     folder = workspace.root / model
     return f"{name}:{folder}{comma}{rest}" if colon and folder.is_dir() else encoder
-
-
-def _table(workspace: "Workspace", name: str) -> dict[str, Any]:
-    path = workspace.root / FILE
-    if not path.is_file():
-        return {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise UrbanError(f"{path} cannot be read: {err}: mend it") from err
-    for table, entries in content.items():
-        if table not in TABLES or not isinstance(entries, dict):
-            raise unknown(f"table of {FILE}", table, TABLES)
-    found: dict[str, Any] = content.get(name, {})
-    return found
