@@ -306,3 +306,28 @@ def test_the_methods_of_the_house_pass(name: str, city: CityLayers, run: Run) ->
     before = ours.embed(city, tiles)[0]
     assert_invariant(ours, city, tiles, Spoiling(gone=("pois",)))
     assert np.array_equal(ours.embed(city, tiles, WHOLE)[0], before), "it stays as it was"
+
+
+ATTENDS = """
+    def embed(self, batch):
+        whole = torch.cat([self.part(batch, name) for name in self.modalities], dim=1)
+        heads = whole[:, None].repeat(1, 3, 1).view(len(whole), 3, 2, -1).transpose(1, 2)
+        mixed = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        return mixed.transpose(1, 2).flatten(2).mean(dim=1)
+"""
+
+ODD = """
+    def embed(self, batch):
+        from torch.utils._python_dispatch import _get_current_dispatch_mode
+        if _get_current_dispatch_mode() is not None:
+            raise RuntimeError("not made to be watched")
+        return torch.cat([self.part(batch, name) for name in self.modalities], dim=1)
+"""
+
+
+def test_fused_attention_is_counted_and_what_cannot_be_watched_is_not(
+    train: Train, city: CityLayers
+) -> None:
+    attends = train("attends", ATTENDS)
+    assert attends.flops == 2 * 2 * 3**2 * attends.facts["width"]
+    assert train("odd", ODD).flops is None
