@@ -14,7 +14,8 @@ def row(method: str, value: float | None, **more: Any) -> dict[str, Any]:
     ends = {} if value is None else {"low": value - 0.1, "high": value + 0.1}
     basis = {
         "city": "delhi", "task": "crime", "method": method, "preset": "", "run": "", "settings": "",
-        "pretraining": "none", "split": "spatial", "split_seed": 0, "probe": "ridge", "drop": "",
+        "pretraining": "none", "train_city": "", "split": "spatial", "split_seed": 0,
+        "probe": "ridge", "drop": "",
         "drop_at": "", "imputation": "", "metric": "r2", "task_version": 1, "split_sha256": "aa",
         "group_m": 1200, "n": 100, "groups": 20, "folds": "all",
     }  # fmt: skip

@@ -38,7 +38,8 @@ def row(method: str, value: float | None, reach: float | None = 0.1, **more: Any
     }
     basis = {
         "city": "delhi", "task": "crime", "method": method, "preset": "", "run": "", "settings": "",
-        "pretraining": "none", "split": "spatial", "split_seed": 0, "probe": "ridge", "drop": "",
+        "pretraining": "none", "train_city": "", "split": "spatial", "split_seed": 0,
+        "probe": "ridge", "drop": "",
         "drop_at": "", "imputation": "", "metric": "r2", "leak": "", "note": "", "warning": "",
     }  # fmt: skip
     return {**dict.fromkeys(SCHEMA.names), **basis, **scores, **more}
@@ -62,6 +63,8 @@ ROWS = [
     row("subset", 0.3, drop="naip+pois", drop_at="both"),
     row("odd", 0.2, task="a_b", settings=NASTY, note=NASTY, metric="macro_f1"),
     row("constant", 0.0, city="demo", imputed=3),
+    *(row("coords", 0.1, city="demo", split="city", train_city="delhi", few_shot=few, metric=metric)
+      for few in (0, 10) for metric in ("r2", "r2_free")),
 ]  # fmt: skip
 
 
@@ -131,7 +134,7 @@ def rendered() -> str:
 def test_markdown_renders_as_tables() -> None:
     html = rendered()
     tables = re.findall(r"<table>.*?</table>", html, re.DOTALL)
-    assert len(tables) == html.count("<h2>") == 3
+    assert len(tables) == html.count("<h2>") == 5
     for table in tables:
         widths = {line.count("<t") for line in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)}
         assert len(widths) == 1, widths
@@ -140,6 +143,10 @@ def test_markdown_renders_as_tables() -> None:
     assert "<strong>0.470 [0.370, 0.570]</strong>" not in first  # on other units
     assert "+0.030" not in first and "0.030 [−0.010, 0.070]" in first
     assert "<em>without satellite</em>" in first and ">20%<" in first
+    assert "R², ridge probe, learnt in another city" in html and "squared correlation" in html
+    for table in tables[-2:]:
+        for few in (0, 10):
+            assert table.count(f"<em>learnt in delhi, and on {few} units here</em>") == 1
     assert "subset" not in html and "1 rows with several modalities missing" in html
 
 
@@ -159,8 +166,9 @@ def test_markdown_says_doubts_below_the_table() -> None:
         "without pois keeps 80%",
     ):  # fmt: skip
         assert html.count(said) == 1, said
-    marked = html.split("<h2>demo")[1]
-    assert SYNTHETIC in marked and SYNTHETIC not in html.split("<h2>")[1]
+    for marked in html.split("<h2>demo")[1:]:
+        assert SYNTHETIC in marked
+    assert SYNTHETIC not in html.split("<h2>")[1]
 
 
 # --- LaTeX -----------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ what was held out."""
 PAPER = ("city", "train_city", "few_shot", "task", "split", "split_seed", "probe", "metric")
 """Columns that say what was asked."""
 
-CONDITION = ("drop", "drop_at", "imputation")
-"""Columns that say what was missing."""
+CONDITION = ("train_city", "few_shot", "drop", "drop_at", "imputation")
+"""Columns that say where it was learnt and what was missing."""
 
 IDENTITY = (*CONTESTANT, *PAPER, *CONDITION)
 """Columns in which a row and its counterpart are equal."""

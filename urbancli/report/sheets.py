@@ -3,11 +3,11 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from urbancli.bench.rows import Row, described
 from urbancli.city import SYNTHETIC
 from urbancli.report.terminal import (
-    METRICS,
     in_detail,
     is_run,
     paper_of,
@@ -20,6 +20,8 @@ Notes = Sequence[Mapping[str, str]]
 """`{city, task, note}`; city and task are empty where a note is about all."""
 
 MINUS = "−"
+
+METRICS = {"r2": "R²", "r2_free": "squared correlation", "macro_f1": "macro-F1"}
 
 BOLD_MEANS = (
     "bold: the best, and all whose intervals overlap with its own, so that they are not told apart"
@@ -51,13 +53,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The table of a city, task, split and probe.
+    """The table of a city, task, split and probe; or of what was learnt elsewhere and asked here.
 
     Attributes:
         city: key.
         task: name.
         about: metric, probe, split and units in words.
-        parts: (what is missing, the lines); the first is of nothing missing.
+        parts: (what is missing, or where it was learnt; the lines). Nothing is said of the first
+            where nothing is missing.
         footnotes: letter → text.
         remarks: what is said of the task, in whole sentences.
     """
@@ -100,7 +103,12 @@ def sheets(rows: Sequence[Row], notes: Notes) -> list[Sheet]:
     """
     said: set[tuple[str, str]] = set()
     found = []
-    for (city, task, *_), group in itertools.groupby(rows, key=paper_of):
+    # A transfer's rows alternate between two metrics, each a table of its own.
+    order = ("city", "task", "probe", "metric", "train_city", "few_shot")
+    here = [row for row in rows if not row["train_city"]]
+    from_elsewhere = [row for row in rows if row["train_city"]]
+    rows = here + sorted(from_elsewhere, key=lambda row: tuple(row[name] for name in order))
+    for (city, task, *_), group in itertools.groupby(rows, key=_paper_of):
         remarks = () if (city, task) in said else tuple(notes_on(notes, city, task))
         said.add((city, task))
         part = [row for row in group if in_detail(row)]
@@ -126,20 +134,30 @@ def _sheet(rows: Sequence[Row], remarks: tuple[str, ...]) -> Sheet:
     usual = _usual(scored)
     footnotes: dict[str, str] = {}
     parts = []
-    for without, group in itertools.groupby(rows, key=without_text):
+    for said, group in itertools.groupby(rows, key=_condition_text):
         part = list(group)
         best = tied_with_best(part)
         lines = tuple(
             _line(row, number in best, usual, footnotes) for number, row in enumerate(part)
         )
-        parts.append((without if part[0]["drop"] else "", lines))
-    about = [f"{rows[0]['probe']} probe"]
+        parts.append((said, lines))
+    about = [METRICS.get(rows[0]["metric"], rows[0]["metric"]), f"{rows[0]['probe']} probe"]
     if scored:
-        some = scored[0]
-        about = [METRICS[some["metric"]], f"{some['probe']} probe", split_text(some)]
+        about += ["learnt in another city"] if rows[0]["train_city"] else [split_text(scored[0])]
         about.append(f"{usual[0]:,} units in {usual[1]:,} groups")
     letters = {letter: text for text, letter in footnotes.items()}
     return Sheet(rows[0]["city"], rows[0]["task"], ", ".join(about), tuple(parts), letters, remarks)
+
+
+def _paper_of(row: Row) -> tuple[Any, ...]:
+    return (*paper_of(row), row["metric"], bool(row["train_city"]))
+
+
+def _condition_text(row: Row) -> str:
+    """Return where a row was learnt, or what it is without; nothing of a whole one of its city."""
+    if row["train_city"]:
+        return f"learnt in {row['train_city']}, and on {row['few_shot']:,} units here"
+    return without_text(row) if row["drop"] else ""
 
 
 def _usual(rows: Sequence[Row]) -> tuple[int, int]:
