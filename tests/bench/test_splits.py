@@ -6,7 +6,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urbancli.bench.splits import (
+from urbancli.bench.splits._files import split_file
+from urbancli.bench.splits.base import (
     CONTACT_M,
     GROUP_SIZES_M,
     NotScored,
@@ -15,11 +16,10 @@ from urbancli.bench.splits import (
     correlation_range,
     equal_runs,
     hilbert_ranks,
-    make_split,
     make_units,
-    split_file,
     touching,
 )
+from urbancli.bench.splits.spatial import make
 from urbancli.embeddings import align
 from urbancli.errors import UrbanError
 from urbancli.grid import Grid, Places, point_places, tiles_of
@@ -139,7 +139,7 @@ def test_runs_are_runs_of_like_size(counts: list[int], folds: int) -> None:
 def test_a_split_is_a_partition_by_groups(seed: int, number: int, folds: int) -> None:
     units = scattered(number, seed)
     target = np.random.default_rng(seed).normal(size=(number, 1))
-    split = make_split(units, target, seed, folds)
+    split = make(units, target, seed, folds)
     assert split.fold.shape == (number,)
     assert set(split.fold) == set(range(split.folds))
     assert split.folds <= folds
@@ -155,7 +155,7 @@ def test_a_split_is_a_partition_by_groups(seed: int, number: int, folds: int) ->
 
 def test_the_seed_moves_the_folds_only() -> None:
     units, target = scattered(300, 0), np.random.default_rng(0).normal(size=(300, 1))
-    first, again, other = (make_split(units, target, seed, 5) for seed in (1, 1, 2))
+    first, again, other = (make(units, target, seed, 5) for seed in (1, 1, 2))
     assert (first.fold == again.fold).all()
     assert (first.fold != other.fold).any()
     assert (first.group == other.group).all()
@@ -163,7 +163,7 @@ def test_the_seed_moves_the_folds_only() -> None:
 
 def test_folds_are_compact() -> None:
     units, target = scattered(2000, 0), np.random.default_rng(0).normal(size=(2000, 1))
-    split = make_split(units, target, 3, 5)
+    split = make(units, target, 3, 5)
     cells = np.array([[int(part) for part in name.split("_")[2:]] for name in split.group])
     fold_of = {tuple(cell): fold for cell, fold in zip(cells, split.fold, strict=True)}
     pairs = [
@@ -186,7 +186,7 @@ def test_order_follows_the_curve() -> None:
 def test_one_group_is_not_scored() -> None:
     units = circles(np.full(30, EAST + 310.0), np.full(30, NORTH + 310.0), 50.0)
     with pytest.raises(NotScored, match="one square of 600 m"):
-        make_split(units, np.arange(30.0)[:, None], 0, 5)
+        make(units, np.arange(30.0)[:, None], 0, 5)
 
 
 def test_an_id_twice_is_refused() -> None:
@@ -202,8 +202,8 @@ def test_the_file_is_reused_or_made_anew(tmp_path) -> None:
     path = tmp_path / "splits/a-b.parquet"
     units, target = scattered(200, 5), np.random.default_rng(5).normal(size=(200, 1))
     pins = {"label": "b", "seed": 0, "label_sha256": "1"}
-    made = split_file(path, units, target, pins, 5)
-    direct = make_split(units, target, 0, 5)
+    made = split_file(path, "spatial", units, target, pins, 5)
+    direct = make(units, target, 0, 5)
     for field in ("group", "order", "fold"):
         assert (getattr(made, field) == getattr(direct, field)).all(), field
     table, facts = read_table(path)
@@ -213,13 +213,13 @@ def test_the_file_is_reused_or_made_anew(tmp_path) -> None:
     assert [fold_of[unit] for unit in units.unit_id] == made.fold.tolist()
     # Another target would give another range: that the file is kept shows that it was read.
     stamp = path.stat().st_mtime_ns
-    assert split_file(path, units, np.zeros((200, 1)) + 1, pins, 5).sha256 == made.sha256
+    assert split_file(path, "spatial", units, np.zeros((200, 1)) + 1, pins, 5).sha256 == made.sha256
     assert path.stat().st_mtime_ns == stamp
     for changed in ({"seed": 1}, {"label_sha256": "2"}):
-        anew = split_file(path, units, target, {**pins, **changed}, 5)
+        anew = split_file(path, "spatial", units, target, {**pins, **changed}, 5)
         assert anew.sha256 != made.sha256
-    assert split_file(path, units, target, pins, 5).sha256 == made.sha256
-    assert split_file(path, units, target, pins, 4).folds == 4
+    assert split_file(path, "spatial", units, target, pins, 5).sha256 == made.sha256
+    assert split_file(path, "spatial", units, target, pins, 4).folds == 4
 
 
 # --- touching --------------------------------------------------------------------------------

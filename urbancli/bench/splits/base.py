@@ -26,6 +26,10 @@ MIN_GROUPS = 10
 ALGORITHM = 2
 """Raised whenever the same units would be split otherwise."""
 
+MIN_CLASS_UNITS = 20
+MIN_CLASS_GROUPS = 5
+"""A class with fewer units, or in fewer groups, is not told apart (see `tasks.base`)."""
+
 CONTACT_M = 0.01
 """Squares are grown by this much: sharing a border counts as touching, whatever the rounding of
 coordinates that went through EPSG:4326 and back."""
@@ -225,6 +229,44 @@ def hilbert_ranks(cells: Integers) -> Integers:
     shifted = cells - cells.min(axis=0)
     index = hilbert_index(shifted[:, 0], shifted[:, 1])
     return np.unique(index, return_inverse=True)[1].astype(np.int64)
+
+
+# --- classes ---------------------------------------------------------------------------------
+
+
+def classes_of(target: Floats, group: npt.NDArray[Any]) -> Integers | None:
+    """Return the class (U,) of each unit where a target (U, K) is indicators of K classes.
+
+    −1 where the class is too rare to be scored; None where the target is no indicators.
+
+    Args:
+        target: see `correlation_range`.
+        group: (U,) of the units.
+    """
+    if target.shape[1] < 2 or not np.isin(target, (0.0, 1.0)).all():
+        return None
+    classes: Integers = target.argmax(axis=1).astype(np.int64)
+    for number in range(target.shape[1]):
+        mine = classes == number
+        if mine.sum() < MIN_CLASS_UNITS or len(set(group[mine].tolist())) < MIN_CLASS_GROUPS:
+            classes[mine] = -1
+    return classes
+
+
+def vanishing(classes: Integers, fold: Integers) -> int:
+    """Return for how many pairs of class and fold no other fold has a unit of the class.
+
+    Args:
+        classes: (U,) from `classes_of`.
+        fold: (U,).
+    """
+    kept = classes >= 0
+    if not kept.any():
+        return 0
+    table = np.zeros((classes.max() + 1, fold.max() + 1), dtype=np.int64)
+    np.add.at(table, (classes[kept], fold[kept]), 1)
+    there = table[table.sum(axis=1) > 0] > 0
+    return int((there.sum(axis=1) == 1).sum())
 
 
 # --- who touches whom ------------------------------------------------------------------------

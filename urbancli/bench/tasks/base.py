@@ -13,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from urbancli import plugins
-from urbancli.bench.splits.base import NotScored
+from urbancli.bench.splits.base import MIN_CLASS_GROUPS, MIN_CLASS_UNITS, NotScored
 from urbancli.errors import unknown
 from urbancli.labels.files import Label
 from urbancli.layers import expand_modalities
 
-MIN_CLASS_UNITS = 20
-MIN_CLASS_GROUPS = 5
 OTHER = "other"
 """What rare classes become together, where that is not rare itself."""
 
