@@ -18,6 +18,7 @@ from urbancli.bench.splits.base import NotScored
 from urbancli.bench.stress import Condition
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
+from urbancli.spoiling import VERSION as SPOILING_VERSION
 from urbancli.spoiling import WHOLE
 from urbancli.workspace import fingerprint
 
@@ -58,7 +59,8 @@ class Stage:
         spoiling = condition.spoiling
         read = tuple(name for name in spoiling.gone if name in contestant.modalities)
         stale = {key: self._checksums(key) for _, key in spoiling.stale}
-        spoilt = [vars(replace(spoiling, gone=read)), stale, condition.at, condition.imputation]
+        done = [vars(replace(spoiling, gone=read)), SPOILING_VERSION if spoiling != WHOLE else 0]
+        spoilt = [*done, stale, condition.at, condition.imputation]
         return [city, layers, contestant.identity, spoilt]
 
     def _checksums(self, key: str) -> list[Any]:
