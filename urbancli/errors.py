@@ -33,6 +33,12 @@ class ServiceError(UrbanError):
     status = 0
 
 
+class ReproductionError(UrbanError):
+    """A result was made again and is not what its lock says. Exit code 5."""
+
+    exit_code = 5
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     """Return the error for a name that is not among its choices, with the near misses.
 

@@ -111,6 +111,10 @@ class Workspace:
         """Return the folder of a training run."""
         return self.root / "runs" / run
 
+    def method_file(self, name: str, code_sha256: str) -> Path:
+        """Return where the code of a user's own method lies that a lock brought."""
+        return self.root / "methods" / code_sha256[:8] / f"{name}.py"
+
     def split_file(self, city: str, label: str, seed: int, kind: str = "spatial") -> Path:
         """Return the split of a label's units into groups and folds."""
         name = f"{city}-{label}-s{seed}" + ("" if kind == "spatial" else f"-{kind}")

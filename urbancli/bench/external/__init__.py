@@ -5,9 +5,9 @@ forms are told in `files`; how each is brought to units in `alignment` and `_ras
 """
 
 from urbancli.bench.external.alignment import Coverage, NoOverlap, common_support, unit_values
-from urbancli.bench.external.files import External, load_external, load_externals
+from urbancli.bench.external.files import External, files_of, load_external, load_externals
 
 __all__ = [
-    "Coverage", "External", "NoOverlap", "common_support", "load_external", "load_externals",
-    "unit_values",
+    "Coverage", "External", "NoOverlap", "common_support", "files_of", "load_external",
+    "load_externals", "unit_values",
 ]  # fmt: skip

@@ -93,6 +93,22 @@ def load_externals(texts: Sequence[str]) -> list[External]:
     return [load_external(text) for text in texts]
 
 
+def files_of(text: str) -> tuple[Option, list[Path]]:
+    """Return what `[NAME=]FILE` names, and all files that its embeddings are read from.
+
+    Raises:
+        UsageError: the text is not of that form, or names what is not there.
+        UrbanError: nothing says where the rows of an array belong.
+    """
+    option = parse_option(text)
+    suffix = option.path.suffix.lower()
+    if suffix in RASTER:
+        return option, list(open_raster(option.path).files)
+    if suffix == ARRAY and option.units is None:
+        return option, [option.path, option.companion or _companion(option.path)]
+    return option, [option.path]
+
+
 def load_external(text: str) -> External:
     """Return the embeddings of a file `[NAME=]FILE`; a raster's pixels stay in it.
 

@@ -1,0 +1,272 @@
+"""From a lock to the same scores: its data compared, its runs trained, its benchmark run again."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from urbancli.bench.comparison import IDENTITY, Key, keyed
+from urbancli.bench.contestants import title
+from urbancli.bench.preparation import load_split, prepare
+from urbancli.bench.run import BenchOptions, BenchResult, bench
+from urbancli.errors import UrbanError, UsageError, unknown
+from urbancli.layers import open_city
+from urbancli.reproduction.lock import COUNTS, SCORE, external_text, versions
+from urbancli.runs import HoldOut, Run, RunOptions, create_run
+from urbancli.workspace import Workspace, sha256, write_text
+
+TOLERANCES = {"r2": 0.002, "r2_free": 0.002, "macro_f1": 0.01}
+"""How far a score and the ends of its interval may lie from the lock's."""
+
+MISSING = "missing"
+
+Bar = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is not as the lock says.
+
+    Attributes:
+        what: whose row, or which file.
+        where: the city, and of a row its task, split, probe and what is missing.
+        column: of a row, or `checksum`.
+        locked: what the lock says.
+        found: what is here.
+        tolerance: how far they may be apart; None where they must be equal.
+    """
+
+    what: str
+    where: str
+    column: str
+    locked: Any
+    found: Any
+    tolerance: float | None = None
+
+
+# --- data ------------------------------------------------------------------------------------
+
+
+def data_differences(workspace: Workspace, lock: Mapping[str, Any]) -> list[Difference]:
+    """Return which files that scores depend on are missing, or not those of a lock.
+
+    Layers that the lock does not know count: the controls would read them.
+
+    Args:
+        workspace: with the cities.
+        lock: of a result.
+    """
+    found = []
+    for key, pin in lock["cities"].items():
+        folder = workspace.city_dir(key)
+        here = {f"layers/{name}.parquet": "" for name in workspace.layers(key)}
+        for name, locked in {**here, **pin["files"]}.items():
+            path = folder / name
+            mine = sha256(path) if path.is_file() else MISSING
+            if mine != locked:
+                found.append(Difference(name, key, "checksum", locked or "no such layer", mine))
+    for pin in lock["bench"].get("embeddings", []):
+        for name, locked in pin["files"].items():
+            path = workspace.root / name
+            mine = sha256(path) if path.is_file() else MISSING
+            if mine != locked:
+                found.append(Difference(name, pin["name"], "checksum", locked, mine))
+    return found
+
+
+def version_notes(lock: Mapping[str, Any]) -> list[str]:
+    """Return which packages are of another version than when the lock was written."""
+    here = versions()
+    return [
+        f"{name} {here.get(name, 'missing')} (lock: {locked})"
+        for name, locked in sorted(lock["versions"].items())
+        if here.get(name) != locked
+    ]
+
+
+# --- runs ------------------------------------------------------------------------------------
+
+
+def train_again(
+    workspace: Workspace, lock: Mapping[str, Any], progress: Bar, say: Callable[[str], None]
+) -> list[Run]:
+    """Return the runs of a lock, trained where they are not there.
+
+    Args:
+        workspace: with the cities.
+        lock: of a result.
+        progress: told (what, done, total).
+        say: given one line about what a user should know.
+
+    Raises:
+        UrbanError: the lock is damaged, or does not say how a run's split was made.
+    """
+    runs = []
+    for name, pin in lock["runs"].items():
+        city = open_city(workspace, pin["city"])
+        method = _method_of(workspace, name, pin, say)
+        options = RunOptions(
+            preset=pin["preset"],
+            seed=pin["seed"],
+            overrides=tuple(pin["overrides"]),
+            without=tuple(pin["without"]),
+            precision=pin["precision"],
+            encoders=tuple(pin["encoders"]),
+            hold_out=pin["hold_out"] and _hold_out(workspace, name, pin["city"], pin["hold_out"]),
+        )
+        runs.append(create_run(workspace, city, method, options, progress, say))
+    return runs
+
+
+def _method_of(
+    workspace: Workspace, name: str, pin: Mapping[str, Any], say: Callable[[str], None]
+) -> str:
+    """Return a run's method as `urban train` takes it; a user's own is written from the lock."""
+    if pin["source"] is None:
+        return str(pin["method"])
+    code = hashlib.sha256(pin["source"].encode()).hexdigest()
+    if code != pin["method_sha256"]:
+        raise UrbanError(
+            f"the code of {pin['method']} in the lock is not what its checksum says: take the "
+            "lock anew from whoever wrote it"
+        )
+    stem = pin["method"].removeprefix("./").rpartition("-")[0]
+    path = workspace.method_file(stem, code)
+    if not path.is_file() or sha256(path) != code:
+        write_text(path, pin["source"])
+    say(f"{name}: the lock brings its method's code, which is run: {path}")
+    return str(path)
+
+
+def _hold_out(workspace: Workspace, name: str, key: str, held: Mapping[str, Any]) -> HoldOut:
+    """Return the split file and fold that a run holds out; the file is made where it is missing."""
+    if held["kind"] is None:
+        raise UrbanError(
+            f"the lock does not say how the split of {held['label']} was made that {name} held "
+            "out: its file was gone when the lock was written; write the lock anew with it"
+        )
+    city = open_city(workspace, key)
+    material = prepare(city, city.tiles(), held["label"])
+    load_split(city, material, held["kind"], held["seed"], held["folds"])
+    path: Path = workspace.split_file(key, held["label"], held["seed"], held["kind"])
+    return path, int(held["fold"])
+
+
+def input_notes(lock: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
+    """Return what of code and encoders is not as when the runs of a lock were trained.
+
+    Args:
+        lock: of a result.
+        runs: of `train_again`.
+    """
+    notes = []
+    for pin, run in zip(lock["runs"].values(), runs, strict=True):
+        facts = run.facts
+        if facts["method_sha256"] != pin["method_sha256"]:
+            notes.append(f"the code of {pin['method']} is not the lock's")
+        if facts["data"]["places"] != pin["data"]["places"]:
+            notes.append(f"the tiles of {run.city} are not the lock's")
+        for modality, locked in pin["data"]["encoders"].items():
+            if facts["data"]["encoders"].get(modality) != locked:
+                notes.append(f"the encoder of {modality} is not the lock's")
+    return list(dict.fromkeys(notes))
+
+
+# --- scores ----------------------------------------------------------------------------------
+
+
+def bench_again(
+    workspace: Workspace, lock: Mapping[str, Any], runs: Sequence[Run], progress: Bar
+) -> BenchResult:
+    """Return the result of the benchmark that a lock says, of runs made again.
+
+    Raises:
+        UrbanError: it was asked for in a way that this urban does not know.
+    """
+    asked = {name: _untuple(value) for name, value in lock["bench"].items()}
+    if unheard := sorted(set(asked) - {field.name for field in dataclasses.fields(BenchOptions)}):
+        raise UrbanError(
+            f"the lock asks for {', '.join(unheard)}, which this urban does not know: use "
+            f"urbancli {lock['versions'].get('urbancli', 'as in the lock')}"
+        )
+    asked["embeddings"] = tuple(
+        external_text(workspace, pin) for pin in lock["bench"].get("embeddings", [])
+    )
+    options = BenchOptions(**asked, runs=tuple(run.name for run in runs))
+    return bench(workspace, options, progress)
+
+
+def _untuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def tolerances(lock: Mapping[str, Any], given: Sequence[str]) -> dict[str, float]:
+    """Return the tolerance of each metric of a lock.
+
+    Args:
+        lock: of a result.
+        given: `METRIC=T`.
+
+    Raises:
+        UsageError: a metric that the lock has not, or no number.
+    """
+    metrics = dict.fromkeys(row["metric"] for row in lock["rows"])
+    found = {metric: TOLERANCES.get(metric, max(TOLERANCES.values())) for metric in metrics}
+    for text in given:
+        metric, equals, number = (part.strip() for part in text.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not equals or not 0 <= value < math.inf:
+            raise UsageError(f"'{text}' is not METRIC=T, e.g. r2=0.001")
+        if metric not in found:
+            raise unknown("metric", metric, found)
+        found[metric] = value
+    return found
+
+
+def score_differences(
+    lock: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    allowed: Mapping[str, float],
+) -> tuple[list[Difference], int]:
+    """Return where scores are not those of a lock, and how many rows it does not know.
+
+    Args:
+        lock: of a result.
+        rows: of `bench_again`.
+        allowed: metric → tolerance of a score and the ends of its interval; numbers of units and
+            groups must be equal.
+    """
+    mine, locked = keyed(rows), keyed(lock["rows"])
+    found: list[Difference] = []
+    for key, row in locked.items():
+        found += _differences(key, row, mine.get(key), allowed[row["metric"]])
+    return found, len(set(mine) - set(locked))
+
+
+def _differences(
+    key: Key, locked: Mapping[str, Any], row: Mapping[str, Any] | None, allowed: float
+) -> Iterator[Difference]:
+    about = dict(zip(IDENTITY, key, strict=False))
+    who = title(locked)
+    missing = f"without {about['drop']}" if about["drop"] else ""
+    learnt = f"learnt in {about['train_city']}" if about["train_city"] else ""
+    at = "at test only" if about["drop_at"] == "test" else ""
+    filled = f"{about['imputation']} imputed" if about["imputation"] else ""
+    parts = [about["city"], about["task"], about["split"], about["probe"]]
+    where = " ".join(filter(None, [*parts, learnt, missing, at, filled]))
+    if row is None:
+        yield Difference(who, where, "value", locked["value"], MISSING)
+        return
+    for column in SCORE:
+        old, new = locked[column], row[column]
+        if (old is None) != (new is None) or (old is not None and abs(new - old) > allowed):
+            yield Difference(who, where, column, old, new, allowed)
+    for column in COUNTS:
+        if locked[column] != row[column]:
+            yield Difference(who, where, column, locked[column], row[column])
