@@ -265,8 +265,15 @@ def answer_together(
     ]
 
 
-def _parts(exam: Exam, answers: Answers, scored: Mask, *, whole: bool = False) -> Floats:
-    """Return the sums of the metric by group of the split, or of all units as one group."""
+def group_sums(exam: Exam, answers: Answers, scored: Mask, *, whole: bool = False) -> Floats:
+    """Return the sums of the metric by group of the split, or of all units as one group.
+
+    Args:
+        exam: what was asked.
+        answers: to it.
+        scored: (U,) units that count.
+        whole: whether all are one group.
+    """
     order = np.zeros(len(scored), dtype=np.int64) if whole else exam.split.order
     group = np.unique(order[scored], return_inverse=True)[1]
     truth, predicted = exam.target[scored], answers.predicted[scored]
@@ -277,21 +284,22 @@ def _parts(exam: Exam, answers: Answers, scored: Mask, *, whole: bool = False) -
 
 def score(exam: Exam, answers: Answers) -> Interval:
     """Return the task's metric over all scored units."""
-    parts = _parts(exam, answers, answers.scored)
-    return interval(parts, _metric(exam), int(answers.scored.sum()))
+    parts = group_sums(exam, answers, answers.scored)
+    return interval(parts, metric_of(exam), int(answers.scored.sum()))
 
 
 def plain_score(exam: Exam, answers: Answers) -> float:
     """Return the task's metric over all scored units, without an interval."""
-    return float(_metric(exam)(_parts(exam, answers, answers.scored, whole=True).sum(axis=0)))
+    return float(metric_of(exam)(group_sums(exam, answers, answers.scored, whole=True).sum(axis=0)))
 
 
 def compare(exam: Exam, first: Answers, second: Answers) -> Interval:
     """Return the score of `first` minus that of `second`, on the units that both were asked."""
     both = first.scored & second.scored
-    parts = _parts(exam, first, both), _parts(exam, second, both)
-    return difference(*parts, score=_metric(exam), n=int(both.sum()))
+    parts = group_sums(exam, first, both), group_sums(exam, second, both)
+    return difference(*parts, score=metric_of(exam), n=int(both.sum()))
 
 
-def _metric(exam: Exam) -> Any:
+def metric_of(exam: Exam) -> Any:
+    """Return the task's metric as a function of sums."""
     return macro_f1 if exam.task.kind == "classification" else r_squared
