@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from urbancli.bench.accounting import SCHEMA as ACCOUNT_SCHEMA
+from urbancli.bench.accounting import accounts
 from urbancli.bench.answers import AnswerBook
 from urbancli.bench.contestants import FILE, Contestant, from_file, trained, untrained
 from urbancli.bench.controls import CONSTANT, controls, with_coordinates
@@ -94,6 +96,7 @@ class BenchResult:
             is about all.
         path: of the rows as Parquet.
         gaps: what was asked and could not be scored, in a line each.
+        account: rows of the information account, where it was asked for.
         given: number of a row → the answers behind it, where it has a score of its own city.
     """
 
@@ -101,6 +104,7 @@ class BenchResult:
     notes: list[dict[str, str]]
     path: Path
     gaps: tuple[str, ...] = ()
+    account: Sequence[Row] = ()
     given: Mapping[int, Given] = field(default_factory=dict)
 
     @cached_property
@@ -154,7 +158,10 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
     rows = [{name: row[name] for name in NAMES} for row in told.rows]
     path = workspace.results_dir() / f"bench-{fingerprint(told.pins)}.parquet"
     write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), {"notes": told.notes})
-    return BenchResult(rows, told.notes, path, tuple(dict.fromkeys(told.gaps)), given)
+    if options.account:
+        table = pa.Table.from_pylist(told.account, schema=ACCOUNT_SCHEMA)
+        write_table(path.with_name(f"account-{path.name.removeprefix('bench-')}"), table, {})
+    return BenchResult(rows, told.notes, path, tuple(dict.fromkeys(told.gaps)), told.account, given)
 
 
 def write_splits(workspace: Workspace, key: str, options: BenchOptions) -> list[Path]:
@@ -190,6 +197,7 @@ class _Told:
     pins: list[Any]
     gaps: list[str] = field(default_factory=list)
     stages: dict[str, tuple[Stage, list[Paper]]] = field(default_factory=dict)
+    account: list[Row] = field(default_factory=list)
 
     def say(self, city: str, task: str, notes: Sequence[str]) -> None:
         """Add notes about a city and task, each once."""
@@ -248,6 +256,8 @@ def _bench_city(
     _refuse_silent(stage, papers)
     told.stages[key] = (stage, papers)
     told.rows.extend(score_papers(stage, papers))
+    if options.account:
+        told.account.extend(accounts(stage, papers))
     told.pins.append([
         [stage.identity(one, condition) for one in stage.contestants]
         for condition in stage.conditions

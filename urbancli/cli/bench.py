@@ -129,7 +129,7 @@ def command(
 
 def _tell(result: "BenchResult", formats: tuple[str, ...], *, json: bool) -> None:
     if json:
-        print_json({"rows": result.rows, "notes": result.notes})
+        print_json({"rows": result.rows, "notes": result.notes, "account": result.account})
     else:
         from urbancli.report.terminal import render
 
