@@ -14,10 +14,10 @@ CONTESTANT = ("method", "preset", "settings", "seed", "pretraining")
 what was held out."""
 
 PAPER = ("city", "train_city", "few_shot", "task", "split", "split_seed", "probe", "metric")
-"""Columns that say what was asked."""
+"""Columns that say what was asked, and where it was learnt."""
 
-CONDITION = ("train_city", "few_shot", "drop", "drop_at", "imputation")
-"""Columns that say where it was learnt and what was missing."""
+CONDITION = ("drop", "drop_at", "imputation")
+"""Columns that say what was missing."""
 
 IDENTITY = (*CONTESTANT, *PAPER, *CONDITION)
 """Columns in which a row and its counterpart are equal."""

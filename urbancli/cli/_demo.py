@@ -1,5 +1,6 @@
 """What `urban fetch --city demo` and `urban demo` share: a SYNTHETIC city's files as inputs."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,27 @@ def make_demo_inputs(workspace: "Workspace", recipe: "Recipe") -> Path:
     if note:
         say(note)
     return folder
+
+
+def fetch_demo(
+    workspace: "Workspace", recipe: "Recipe", folder: Path, *, quiet: bool = False
+) -> None:
+    """Fetch a synthetic city from its files.
+
+    Args:
+        workspace: where to.
+        recipe: of the city.
+        folder: of `make_demo_inputs`.
+        quiet: whether no table is printed.
+    """
+    from urbancli.cli.fetch import run_fetch
+    from urbancli.demo.files import demo_city
+    from urbancli.planning import Engine
+    from urbancli.workers import Threads
+
+    engine = Engine(workers=Threads(os.cpu_count() or 1))
+    inputs = (demo_sources(folder), demo_labels(folder))
+    run_fetch(workspace, demo_city(recipe), *inputs, engine, quiet=quiet)
 
 
 def demo_sources(folder: Path) -> list[Any]:

@@ -1,9 +1,7 @@
 """`urban demo`: the whole path on a SYNTHETIC city, offline: make, fetch, train, bench, look."""
 
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,7 +32,7 @@ def command(
 ) -> None:
     """Make a SYNTHETIC city with known truth, fetch it, train every method, and score them."""
     from urbancli.city import SYNTHETIC
-    from urbancli.cli._demo import make_demo_inputs
+    from urbancli.cli._demo import fetch_demo, make_demo_inputs
     from urbancli.demo.recipe import Recipe
 
     recipe = Recipe(seed, tiles, gsd)
@@ -51,7 +49,7 @@ def command(
     step(f"files of the city → {workspace.inputs_dir(recipe.key)}")
     folder = make_demo_inputs(workspace, recipe)
     step(f"urban fetch --city {recipe.key}")
-    _fetch(workspace, recipe, folder, quiet=json)
+    fetch_demo(workspace, recipe, folder, quiet=json)
     step(f"a picture → {workspace.picture_file(recipe.key)}")
     _draw(workspace, recipe)
     runs = _train(workspace, recipe, step)
@@ -91,18 +89,6 @@ def _check_area(workspace: "Workspace", recipe: "Recipe") -> None:
             f"{workspace.city_dir(recipe.key)} holds {recipe.key} of another size or area: move it "
             "away, or give another --workspace"
         )
-
-
-def _fetch(workspace: "Workspace", recipe: "Recipe", folder: Path, *, quiet: bool) -> None:
-    from urbancli.cli._demo import demo_labels, demo_sources
-    from urbancli.cli.fetch import run_fetch
-    from urbancli.demo.files import demo_city
-    from urbancli.planning import Engine
-    from urbancli.workers import Threads
-
-    engine = Engine(workers=Threads(os.cpu_count() or 1))
-    inputs = (demo_sources(folder), demo_labels(folder))
-    run_fetch(workspace, demo_city(recipe), *inputs, engine, quiet=quiet)
 
 
 def _draw(workspace: "Workspace", recipe: "Recipe") -> None:

@@ -265,7 +265,8 @@ def _differences(
         return
     for column in SCORE:
         old, new = locked[column], row[column]
-        if (old is None) != (new is None) or (old is not None and abs(new - old) > allowed):
+        alike = old is new if old is None or new is None else abs(new - old) <= allowed
+        if not alike:
             yield Difference(who, where, column, old, new, allowed)
     for column in COUNTS:
         if locked[column] != row[column]:

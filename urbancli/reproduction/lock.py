@@ -99,7 +99,7 @@ def read_lock(path: Path) -> dict[str, Any]:
     """
     content = read_json(path)
     whole = all(isinstance(content.get(name), dict) for name in TABLES)
-    columns, rows = content.pop("columns", None), content.get("rows")
+    columns, rows = content.pop("columns", None) or [], content.get("rows") or []
     whole = whole and isinstance(columns, list) and isinstance(rows, list) and len(rows) > 0
     if not whole or not all(isinstance(r, list) and len(r) == len(columns) for r in rows):
         raise UrbanError(f"{path} is no lock of a result: `urban bench` writes one beside its rows")
@@ -215,7 +215,7 @@ def _run_pin(workspace: Workspace, run: Run) -> dict[str, Any]:
 
 
 def _hold_out_pin(workspace: Workspace, city: str, held: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run held out, and how its split file is made; that only if it is still there."""
+    """Return what a run held out, and how its split file is made, where that is still there."""
     folder = workspace.split_file(city, held["label"], 0).parent
     made: dict[str, Any] = {"kind": None, "seed": None, "folds": None}
     for path in sorted(folder.glob(f"{city}-{held['label']}-s*.parquet")):

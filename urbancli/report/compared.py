@@ -1,0 +1,142 @@
+"""What is not as it was, or as it is elsewhere, as terminal tables."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from urbancli.bench.contestants import title
+from urbancli.bench.rows import Row
+from urbancli.report.sheets import MINUS, interval_text
+from urbancli.report.terminal import verdict
+from urbancli.reproduction import Difference
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LISTED = 40
+"""Differences that are listed; the rest is counted, and stands in the JSON."""
+
+SHOWN = 12
+"""Digits of a checksum that are shown."""
+
+
+def _console(console: "Console | None") -> "Console":
+    from rich.console import Console
+
+    return console or Console(file=sys.stdout, highlight=False, markup=False)
+
+
+def _table(*columns: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def render_differences(found: Sequence[Difference], console: "Console | None" = None) -> None:
+    """Print what is not as a lock says, the largest differences of scores first.
+
+    Args:
+        found: of a reproduction.
+        console: where to; default stdout.
+    """
+    console = _console(console)
+    table = _table("what", "where", "column", "lock", "here", "difference")
+    ordered = sorted(found, key=lambda one: -abs(_apart(one) or 0.0))
+    for one in ordered[:LISTED]:
+        apart = _apart(one)
+        gap = "" if apart is None else f"{apart:+.2g} (allowed {one.tolerance:g})"
+        cells = [one.what, one.where, one.column, _text(one.locked), _text(one.found), gap]
+        table.add_row(*(cell.replace("-", MINUS) if cell == gap else cell for cell in cells))
+    console.print(table)
+    if len(ordered) > LISTED:
+        console.print(f"… and {len(ordered) - LISTED:,} more")
+
+
+def _apart(one: Difference) -> float | None:
+    numbers = [value for value in (one.locked, one.found) if isinstance(value, float)]
+    return numbers[1] - numbers[0] if one.tolerance is not None and len(numbers) == 2 else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6f}".replace("-", MINUS)
+    text = "none" if value is None else str(value)
+    digits = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:SHOWN] + "…" if digits else text
+
+
+# --- two results -----------------------------------------------------------------------------
+
+
+def render_compared(rows: Sequence[Row], console: "Console | None" = None) -> None:
+    """Print where two results part: the counts, then each row outside of the other's interval.
+
+    Args:
+        rows: of `compare_results`.
+        console: where to; default stdout.
+    """
+    console = _console(console)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    both = [row for row in rows if row["difference"] is not None]
+    apart = [row for row in both if False in (row["first_in_second"], row["second_in_first"])]
+    say(f"{len(both):,} scores of both; {len(apart):,} lie outside the other's interval")
+    if both:
+        largest = max(both, key=lambda row: abs(row["difference"]))
+        say(f"largest difference: {largest['difference']:+.4f} {_where(largest)}")
+    for side in ("first", "second"):
+        if count := sum(row["only_in"] == side for row in rows):
+            say(f"{count:,} rows are only in the {side}")
+    for inputs in dict.fromkeys(row["inputs"] for row in rows if row["inputs"]):
+        count = sum(row["inputs"] == inputs for row in rows)
+        say(f"{count:,} rows were asked something else: {inputs.replace(',', ', ')} differ")
+    if not apart:
+        return
+    table = _table("row", "first", "second", "second − first")
+    for row in sorted(apart, key=lambda row: -abs(row["difference"]))[:LISTED]:
+        sides = [_side(row, name) for name in ("first", "second")]
+        table.add_row(_where(row), *sides, f"{row['difference']:+.3f}".replace("-", MINUS))
+    console.print(table)
+    if len(apart) > LISTED:
+        say(f"… and {len(apart) - LISTED:,} more")
+
+
+def _side(row: Row, name: str) -> str:
+    return interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _where(row: Row) -> str:
+    folds = {"folds": None}
+    without = f"without {row['drop']}" if row["drop"] else ""
+    at = "at test only" if row["drop_at"] == "test" else ""
+    parts = [row["city"], row["task"], row["split"], row["probe"], without, at, row["imputation"]]
+    return f"{title({**folds, **row})}: {' '.join(filter(None, parts))}"
+
+
+def render_paired(rows: Sequence[Row], console: "Console | None" = None) -> None:
+    """Print the paired differences of two contestants, and what their intervals allow to say.
+
+    Args:
+        rows: of `compare_contestants`.
+        console: where to; default stdout.
+    """
+    console = _console(console)
+    first, second = rows[0]["first"], rows[0]["second"]
+    console.print(f"{first} minus {second}, paired; 95 % intervals", style="bold")
+    table = _table("task", "first", "second", "difference", "")
+    for row in rows:
+        without = f"without {row['drop']}" if row["drop"] else ""
+        at = "at test only" if row["drop_at"] == "test" else ""
+        learnt = f"learnt in {row['train_city']}" if row["train_city"] else ""
+        parts = [row["city"], row["task"], row["split"], row["probe"], learnt, without, at]
+        scores = [interval_text(row[f"{side}_value"], None, None) for side in ("first", "second")]
+        gap = interval_text(row["difference"], row["low"], row["high"])
+        said = "; ".join(filter(None, [verdict(row["low"], row["high"]), row["warning"]]))
+        table.add_row(" ".join(filter(None, parts)), *scores, gap, said)
+    console.print(table)
