@@ -38,12 +38,14 @@ def naive_r2(truth: np.ndarray, predicted: np.ndarray, baseline: np.ndarray) -> 
     return 1 - above / below
 
 
-def naive_jackknife(value: float, without: list[float]) -> tuple[float, float]:
+def naive_jackknife(
+    value: float, without: list[float], factor: float, df: float | None = None
+) -> tuple[float, float]:
     groups = len(without)
     mean = sum(without) / groups
-    variance = (groups - 1) / groups * sum((v - mean) ** 2 for v in without)
-    reach = stats.t.ppf(0.975, groups - 1) * variance**0.5
-    return value - reach, value + reach
+    variance = factor * (groups - 1) / groups * sum((v - mean) ** 2 for v in without)
+    half = stats.t.ppf(0.975, groups - 1 if df is None else df) * variance**0.5
+    return value - half, value + half
 
 
 def test_r_squared_equals_scikit_learn_with_the_mean_as_baseline() -> None:
@@ -64,7 +66,7 @@ def test_r_squared_interval_equals_scoring_again(seed: int) -> None:
     found = interval(parts, r_squared, 90)
     value = naive_r2(truth, predicted, baseline)
     assert found.value == pytest.approx(value)
-    assert (found.low, found.high) == pytest.approx(naive_jackknife(value, without))
+    assert (found.low, found.high) == pytest.approx(naive_jackknife(value, without, 1 + 15 / 14))
     assert (found.n, found.groups, found.too_few) == (90, 14, False)
 
 
@@ -82,7 +84,10 @@ def test_macro_f1_equals_scoring_again(seed: int) -> None:
     ]
     np.testing.assert_allclose(deletions(parts, macro_f1), without)
     expected = f1_score(truth, predicted, average="macro", zero_division=0)
-    assert interval(parts, macro_f1, 120).value == pytest.approx(expected)
+    found = interval(parts, macro_f1, 120)
+    assert found.value == pytest.approx(expected)
+    factor = 1 + 1 + 5 / 11
+    assert (found.low, found.high) == pytest.approx(naive_jackknife(expected, without, factor))
 
 
 @given(st.integers(0, 1000))
@@ -99,7 +104,7 @@ def test_difference_deletes_the_same_group_from_both(seed: int) -> None:
     ]
     value = naive_r2(truth, first, baseline) - naive_r2(truth, second, baseline)
     assert found.value == pytest.approx(value)
-    assert (found.low, found.high) == pytest.approx(naive_jackknife(value, without))
+    assert (found.low, found.high) == pytest.approx(naive_jackknife(value, without, 1 + 5 / 12))
 
 
 def test_difference_of_classifications() -> None:

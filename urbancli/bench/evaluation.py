@@ -285,7 +285,7 @@ def group_sums(exam: Exam, answers: Answers, scored: Mask, *, whole: bool = Fals
 def score(exam: Exam, answers: Answers) -> Interval:
     """Return the task's metric over all scored units."""
     parts = group_sums(exam, answers, answers.scored)
-    return interval(parts, metric_of(exam), int(answers.scored.sum()))
+    return interval(parts, metric_of(exam), int(answers.scored.sum()), exam.split.range_in_groups)
 
 
 def plain_score(exam: Exam, answers: Answers) -> float:
@@ -297,7 +297,9 @@ def compare(exam: Exam, first: Answers, second: Answers) -> Interval:
     """Return the score of `first` minus that of `second`, on the units that both were asked."""
     both = first.scored & second.scored
     parts = group_sums(exam, first, both), group_sums(exam, second, both)
-    return difference(*parts, score=metric_of(exam), n=int(both.sum()))
+    return difference(
+        *parts, score=metric_of(exam), n=int(both.sum()), range_in_groups=exam.split.range_in_groups
+    )
 
 
 def metric_of(exam: Exam) -> Any:

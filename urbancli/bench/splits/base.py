@@ -124,6 +124,11 @@ class Split:
         """How many folds there are."""
         return int(self.fold.max()) + 1
 
+    @property
+    def range_in_groups(self) -> float:
+        """The correlation range in sides of a group; 0 where either is not known."""
+        return self.range_m / self.group_m if self.group_m else 0.0
+
 
 # --- the size of a group ---------------------------------------------------------------------
 
