@@ -12,8 +12,8 @@ every = pytest.mark.parametrize(("name", "kind"), CASES)
 
 UNITS = 150
 GROUPS = np.arange(UNITS) // 5
-FOLD = np.arange(UNITS) * 3 // UNITS
-FOLDS = [nested(one != FOLD, one == FOLD, GROUPS) for one in range(3)]
+RUNS = [np.arange(UNITS) * 3 // UNITS == one for one in range(3)]
+FOLDS = [nested(~run, run, GROUPS) for run in RUNS]
 
 
 def data(kind: str) -> tuple[np.ndarray, np.ndarray]:

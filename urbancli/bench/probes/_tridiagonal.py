@@ -1,8 +1,8 @@
 """Equations with one symmetric matrix and many penalties, at a third of the eigenvectors' cost.
 
-A symmetric A is Q T Qᵀ with Q orthogonal and T tridiagonal (Householder 1958; LAPACK's `sytrd`, the
-first step of every eigendecomposition). A + α = Q (T + α) Qᵀ, so that (A + α)⁻¹ B costs two products
-with Q, which is never formed, and one pass along the diagonal for each α.
+A symmetric A is Q T Qᵀ with Q orthogonal and T tridiagonal (Householder 1958; LAPACK's `sytrd`,
+the first step of every eigendecomposition). A + α = Q (T + α) Qᵀ, so that (A + α)⁻¹ B costs two
+products with Q, which is never formed, and one pass along the diagonal for each α.
 """
 
 import numpy as np
@@ -53,7 +53,7 @@ class Tridiagonal:
         """Return Q B, or Qᵀ B where `how` is T."""
         from scipy.linalg import lapack
 
-        turned = np.array(right, order="F")
+        turned: Floats = np.array(right, order="F")
         if len(right) > 1:
             found, _, _ = lapack.dormqr(
                 "L", how, self._reflectors, self._factors, turned[1:], 64 * right.shape[1]
@@ -66,7 +66,7 @@ class Tridiagonal:
         from scipy.linalg import lapack
 
         if len(right) == 1:  # `pttrf` wants something beside the diagonal
-            return right / (self._diagonal + penalty)
+            return np.asarray(right / (self._diagonal + penalty))
         diagonal, beside, info = lapack.dpttrf(self._diagonal + penalty, self._beside)
         if info:
             raise ArithmeticError(f"a penalty of {penalty} is below the rounding of the matrix")

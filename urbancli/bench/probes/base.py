@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from urbancli import plugins
 from urbancli.bench.splits.base import NotScored, equal_runs
+from urbancli.bench.statistics import confusion, macro_f1
 
 INNER_FOLDS = 4
 """Folds for the choice of a setting, runs of neighbouring groups as the outer ones."""
@@ -26,6 +27,8 @@ CHUNK_BYTES = 32 << 20
 
 TASKS_BYTES = 2 << 30
 """What the tasks that run at a time may take together."""
+LARGE_BYTES = 512 << 20
+"""A task that takes more may use the cores that are left."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -146,25 +149,43 @@ def inner_folds(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return equal_runs(counts, INNER_FOLDS)[member]
 
 
+def is_regression(y: npt.NDArray[Any]) -> bool:
+    """Return whether targets are numbers, and not classes."""
+    return y.dtype.kind == "f"
+
+
+def macro_f1_of(truth: Integers, guess: Integers, classes: int) -> float:
+    """Return the macro-F1 of guesses (N,) of classes 0 … K − 1 by which settings are chosen."""
+    one = np.zeros(len(truth), dtype=np.int64)
+    return float(macro_f1(confusion(truth, guess, one, classes).sum(axis=0)))
+
+
 def in_threads(
     function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], task_bytes: int = 0
 ) -> list[Any]:
     """Return what a function returns for the arguments of each task, in their order.
 
-    A task a thread and not a task on all: most products of a fold are too small to share, and on
-    busy cores BLAS threads wait for each other up to a hundred times as long as one thread takes.
+    A task a thread and not a task on all, unless it is large: most products of a fold are too small
+    to share, and on busy cores threads of BLAS or OpenMP wait for each other up to a hundred times
+    as long as one thread takes.
 
     Args:
         function: called in a thread.
         tasks: arguments of each call.
         task_bytes: what one call takes; so many run at a time as fit into `TASKS_BYTES`.
     """
+    import scipy.linalg  # noqa: F401 - has a BLAS of its own, which is limited once it is loaded
     from threadpoolctl import threadpool_limits
 
     cores = os.cpu_count() or 1
     most = max(1, TASKS_BYTES // max(task_bytes, 1))
     workers = max(1, min(cores, most, len(tasks)))
-    with threadpool_limits(cores // workers, "blas"), ThreadPoolExecutor(workers) as pool:
+    threads = cores // workers if task_bytes > LARGE_BYTES else 1
+
+    def begin() -> None:
+        threadpool_limits(threads, "openmp")  # holds for the thread that asks for it, till its end
+
+    with threadpool_limits(threads, "blas"), ThreadPoolExecutor(workers, "", begin) as pool:
         return list(pool.map(lambda task: function(*task), tasks))
 
 
@@ -187,7 +208,7 @@ class Scaling(NamedTuple):
 
     def of(self, x: npt.NDArray[Any]) -> Floats:
         """Return features (N, D), standardised; missing values become the mean, 0."""
-        scaled = np.subtract(x, self.mean, dtype=np.float64)
+        scaled: Floats = np.subtract(x, self.mean, dtype=np.float64)
         scaled *= self.inverse
         # Of other units more may be missing than of those that the scaling was learnt from.
         if np.isnan(scaled.sum()):

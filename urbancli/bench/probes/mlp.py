@@ -1,0 +1,217 @@
+"""A small neural network: two hidden layers, stopped where an inner fold says.
+
+The MLP probe of UrbanFusion (arXiv 2510.13774): 512 and 256 ReLU units, AdamW, a cosine
+over 40 epochs, batches of 64, patience of 10 epochs. What learning rate and weight decay it had is
+not known to us: 1e-3 and 1e-2 are PyTorch's own. Deviations:
+
+- Units are not left for validation: the last inner fold of the training units judges every epoch,
+  and a net with as many epochs as were best learns from all of them. One inner fold and not all,
+  for a net costs what thousands of ridges cost.
+- One net learns all targets, of deviation 1, together; it stops where their mean error is least,
+  and each target takes its own best epoch up to there. What the net says of a target therefore
+  depends, a little, on the targets beside it.
+- The last layer starts at 0, so that epoch 0 is the training mean, or the commonest class: a net
+  that nothing is gained by is not used.
+- One seed a call.
+
+A fold is fitted on one core, so that equal seeds give equal predictions on any number of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from urbancli.bench.probes._table import Singles, Table
+from urbancli.bench.probes.base import (
+    Floats,
+    Fold,
+    Integers,
+    Predicted,
+    in_threads,
+    is_regression,
+    macro_f1_of,
+    scaling,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KINDS = ("regression", "classification")
+VERSION = 1
+
+HIDDEN = (512, 256)
+EPOCHS = 40
+PATIENCE = 10
+BATCH = 64
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1e-2
+
+
+def fit_predict_folds(
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    folds: Sequence[Fold],
+    x_test: npt.NDArray[Any] | None = None,
+    seed: int = 0,
+) -> list[Predicted]:
+    """Return predictions after the epochs, per target, that were best when judged.
+
+    Args:
+        x: (N, D) features, NaN where missing: the mean; D may be 0: the mean or commonest class.
+        y: (N,) or (N, T) numbers, or (N,) classes.
+        folds: see `Fold`.
+        x_test: (N, D) features of units as they are predicted, where those differ.
+        seed: of the first weights and the order of units.
+    """
+    import torch
+
+    tested = x if x_test is None else x_test
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return in_threads(_fit_predict, [(x, y, fold, tested, seed) for fold in folds])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_predict(
+    x: npt.NDArray[Any], y: npt.NDArray[Any], fold: Fold, tested: npt.NDArray[Any], seed: int
+) -> Predicted:
+    names = None if is_regression(y) else np.unique(y[fold.training])
+    targets = y.reshape(len(y), -1) if names is None else np.searchsorted(names, y)
+    make: Callable[[npt.NDArray[Any], Integers], _Goal]
+    make = _numbers if names is None else _classes
+
+    learnt, out = fold.last_judgement()
+    goal, errors, last = make(targets, learnt), list[Floats](), 0
+    for outputs in _epochs(x, learnt, goal, (x, out), seed):
+        errors.append(goal.error(goal.meant(outputs), targets[out]))
+        # A target that cannot be learnt, and is left at its mean, stops nobody.
+        last = int(np.minimum(errors, errors[0]).mean(axis=1).argmin())
+        if len(errors) - 1 - last >= PATIENCE:
+            break
+    best = np.argmin(errors[: last + 1], axis=0)
+
+    goal = make(targets, fold.learnt())
+    values = np.zeros((int(fold.testing.sum()), len(best)), dtype=targets.dtype)
+    for epoch, outputs in enumerate(_epochs(x, fold.learnt(), goal, (tested, fold.tested()), seed)):
+        own = best == epoch
+        if own.any():
+            values[:, own] = goal.meant(outputs).reshape(len(values), -1)[:, own]
+        if epoch == best.max():
+            break
+    found = values.reshape(-1, *y.shape[1:])
+    chosen = tuple(float(epoch) for epoch in best)
+    return Predicted(found if names is None else names[found], chosen, 0)
+
+
+class _Goal(NamedTuple):
+    """What a net shall say of the units that it learns from.
+
+    Attributes:
+        wanted: (N, T) numbers in float32, or (N,) class numbers.
+        bias: (K,) first outputs for every unit, those that say nothing.
+        meant: the predictions (M, T) or (M,) of outputs (M, K).
+        error: how wrong (T,) predictions are, from them and the truth.
+    """
+
+    wanted: npt.NDArray[Any]
+    bias: Floats
+    meant: Callable[[Singles], npt.NDArray[Any]]
+    error: Callable[[npt.NDArray[Any], npt.NDArray[Any]], Floats]
+
+
+def _numbers(targets: Floats, learnt: Integers) -> _Goal:
+    own = scaling(targets, learnt)
+    spread = np.array([1 / inverse if inverse else 0.0 for inverse in own.inverse])
+    return _Goal(
+        own.of(targets[learnt]).astype(np.float32),
+        np.zeros(targets.shape[1]),
+        lambda outputs: outputs * spread + own.mean,
+        lambda guess, truth: (((guess - truth) * own.inverse) ** 2).mean(axis=0),
+    )
+
+
+def _classes(classes: Integers, learnt: Integers) -> _Goal:
+    count = int(classes.max()) + 1
+    # A class that only judges know of is nearly, not quite, out of the question.
+    shares = np.bincount(classes[learnt], minlength=count) + 1e-3
+    return _Goal(
+        classes[learnt],
+        np.log(shares / shares.sum()),
+        lambda outputs: outputs.argmax(axis=1),
+        lambda guess, truth: np.array([1 - macro_f1_of(truth, guess, count)]),
+    )
+
+
+def _epochs(
+    x: npt.NDArray[Any],
+    learnt: Integers,
+    goal: _Goal,
+    asked: tuple[npt.NDArray[Any], Integers],
+    seed: int,
+) -> Iterator[Singles]:
+    """Yield the outputs (M, K) for units asked, before the first epoch and after each.
+
+    Args:
+        x: (U, D).
+        learnt: (N,) rows learnt from.
+        goal: of these rows.
+        asked: features (U, D) of units as they are predicted, and the rows (M,) predicted.
+        seed: of the first weights and the order of units.
+    """
+    import torch
+
+    own = scaling(x, learnt)
+    table, other = Table(x, learnt, own), Table(*asked, own)
+    rng = np.random.default_rng(seed)
+    layers = _layers((x.shape[1], *HIDDEN), goal.bias, rng)
+    optimiser = torch.optim.AdamW(layers, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
+    wanted = torch.from_numpy(goal.wanted)
+    numbers = wanted.is_floating_point()
+    loss = torch.nn.functional.mse_loss if numbers else torch.nn.functional.cross_entropy
+    yield _outputs(layers, other)
+    if not own.inverse.any():
+        return  # features that do not vary say nothing
+    for _ in range(EPOCHS):
+        order = rng.permutation(len(learnt))
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            said = _forward(layers, torch.from_numpy(table.take(places)))
+            optimiser.zero_grad()
+            torch.autograd.backward(loss(said, wanted[torch.from_numpy(places)]))
+            optimiser.step()
+        plan.step()
+        yield _outputs(layers, other)
+
+
+def _layers(widths: Sequence[int], bias: Floats, rng: np.random.Generator) -> "list[Tensor]":
+    """Return weights (in, out) and bias of each layer in turn, in PyTorch's ranges; the last 0."""
+    import torch
+
+    made = []
+    for inside, outside in pairwise(widths):
+        most = 1 / np.sqrt(max(inside, 1))
+        made += [rng.uniform(-most, most, size) for size in ((inside, outside), (outside,))]
+    made += [np.zeros((widths[-1], len(bias))), bias]
+    return [torch.tensor(part, dtype=torch.float32, requires_grad=True) for part in made]
+
+
+def _forward(layers: "Sequence[Tensor]", x: "Tensor") -> "Tensor":
+    import torch
+
+    for number in range(0, len(layers) - 2, 2):
+        x = torch.addmm(layers[number + 1], x, layers[number]).relu()
+    return torch.addmm(layers[-1], x, layers[-2])
+
+
+def _outputs(layers: "Sequence[Tensor]", table: Table) -> Singles:
+    import torch
+
+    with torch.no_grad():
+        parts = [_forward(layers, torch.from_numpy(part)).numpy() for _, part in table.parts()]
+    return np.concatenate(parts)
