@@ -128,7 +128,8 @@ def combined(exam: Exam, answers: Sequence[Answers], weights: Sequence[float]) -
         scores = [weight * metric(one) for weight, one in zip(weights, each, strict=True)]
         return np.asarray(np.sum(scores, axis=0))
 
-    return interval(np.stack(parts, axis=1), total, int(both.sum()))
+    reach = exam.split.range_in_groups
+    return interval(np.stack(parts, axis=1), total, int(both.sum()), reach, metric)
 
 
 # --- products --------------------------------------------------------------------------------

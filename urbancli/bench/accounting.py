@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from urbancli.bench.account import Row, account
-from urbancli.bench.controls import APPENDED, CONCATENATION
+from urbancli.bench.controls import CONCATENATION
 from urbancli.bench.papers import Paper
 from urbancli.bench.scoring import Stage
 from urbancli.bench.stress import Condition

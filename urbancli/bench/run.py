@@ -30,7 +30,7 @@ from urbancli.bench.transfer import FEW
 from urbancli.errors import UrbanError
 from urbancli.layers import CityLayers, expand_modalities, open_city
 from urbancli.runs import Run, open_run
-from urbancli.workspace import Workspace, fingerprint, write_table
+from urbancli.workspace import Workspace, fingerprint, read_table, write_table
 
 FOLDS = 5
 
@@ -162,6 +162,19 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
         table = pa.Table.from_pylist(told.account, schema=ACCOUNT_SCHEMA)
         write_table(path.with_name(f"account-{path.name.removeprefix('bench-')}"), table, {})
     return BenchResult(rows, told.notes, path, tuple(dict.fromkeys(told.gaps)), told.account, given)
+
+
+def read_result(path: Path) -> list[Row]:
+    """Return the rows of a result's Parquet file.
+
+    Raises:
+        UrbanError: it is no such file, or of another version of urban.
+    """
+    table, _ = read_table(path)
+    if table.schema.names != SCHEMA.names:
+        raise UrbanError(f"{path} holds no rows of this urban's benchmark: give results/bench-…")
+    rows: list[Row] = table.to_pylist()
+    return rows
 
 
 def write_splits(workspace: Workspace, key: str, options: BenchOptions) -> list[Path]:

@@ -155,7 +155,8 @@ def transfer_scores(crossing: Crossing, answers: Answers) -> dict[str, Interval]
     level = replace(answers, baseline=np.full(len(scored), mean))
     group = np.unique(exam.split.order[scored], return_inverse=True)[1]
     sums = products(exam.target[scored], answers.predicted[scored], group)
-    free = interval(sums, squared_correlation, int(scored.sum()))
+    reach = exam.split.range_in_groups
+    free = interval(sums, squared_correlation, int(scored.sum()), reach)
     return {"r2": score(exam, level), "r2_free": free}
 
 

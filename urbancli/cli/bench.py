@@ -1,21 +1,22 @@
 """`urban bench`: all runs × labels × splits × probes, with controls, intervals and gaps."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from urbancli.cli._console import (
     WITH_GAPS,
-    city_key,
     print_json,
     progress_bar,
     say,
+    wanted_cities,
     workspace_of,
 )
-from urbancli.errors import UsageError
 
 if TYPE_CHECKING:
-    from urbancli.bench.run import BenchResult
+    from urbancli.bench.run import BenchOptions, BenchResult
+    from urbancli.workspace import Workspace
 
 
 def command(
@@ -71,7 +72,7 @@ def command(
         list[int] | None,
         typer.Option(help="With --transfer: units of the other city to learn from; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the folds; default 0.")] = None,
     splits: Annotated[
         bool, typer.Option("--splits", help="Write the split files and stop.")
     ] = False,
@@ -85,38 +86,45 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Score every run and the controls on every label of the fetched cities."""
+    """Score every run and the controls on every label of the fetched cities.
+
+    What no option says, `urban.toml` of the workspace does.
+    """
     from urbancli.bench.run import BenchOptions, bench, write_splits
+    from urbancli.project import fill, read_project
 
     workspace = workspace_of(context)
-    cities = list(dict.fromkeys(map(city_key, city))) if city else workspace.cities()
-    if not cities:
-        raise UsageError("no city is fetched yet: run `urban fetch --city NAME` first")
-    options = BenchOptions(
-        cities=tuple(cities),
-        runs=tuple(run) if run else None,
-        drop=tuple(drop or ()),
-        seed=seed,
-        suite=suite,
-        splits=tuple(split or ("spatial",)),
-        probes=tuple(probe or ()),
-        subsets=subsets,
-        drop_rates=tuple(drop_rate or ()),
-        noise=tuple(noise or ()),
-        stale=tuple(stale or ()),
-        embeddings=tuple(embeddings or ()),
-        append_coords=append_coords,
-        account=account,
-        transfer=transfer,
-        few_shot=tuple(few_shot or ()),
-    )
+    if compare is not None and all(name.endswith(".parquet") for name in compare):
+        _compare_files(Path(compare[0]), Path(compare[1]), json=json)
+        return
+    project = read_project(workspace)
+    given = {
+        "runs": tuple(run) if run else None,
+        "drop": tuple(drop or ()),
+        "seed": seed,
+        "suite": suite,
+        "splits": tuple(split or ()),
+        "probes": tuple(probe or ()),
+        "subsets": subsets,
+        "drop_rates": tuple(drop_rate or ()),
+        "noise": tuple(noise or ()),
+        "stale": tuple(stale or ()),
+        "embeddings": tuple(embeddings or ()),
+        "append_coords": append_coords,
+        "account": account,
+        "transfer": transfer,
+        "few_shot": tuple(few_shot or ()),
+    }
+    wanted, said = fill(given, project.bench)
+    if said:
+        say(f"{project.path}: {said}")
+    cities = wanted_cities(workspace, city, project.cities, "scoring")
+    options = BenchOptions(cities=tuple(cities), **wanted)
     if splits:
         for key in cities:
             for path in write_splits(workspace, key, options):
                 print(path)
         return
-    if not city:
-        say(f"scoring every fetched city: {', '.join(cities)}")
     formats = tuple(format_ or ())
     if formats:
         from urbancli.report.tables import check_formats
@@ -124,17 +132,33 @@ def command(
         check_formats(formats)
     with progress_bar() as progress:
         result = bench(workspace, options, progress)
-    _tell(result, formats, json=json)
+    if compare is not None:
+        _compare_contestants(result, compare, json=json)
+    else:
+        _tell(result, json=json)
+    _leave(workspace, options, result, formats)
 
 
-def _tell(result: "BenchResult", formats: tuple[str, ...], *, json: bool) -> None:
+def _tell(result: "BenchResult", *, json: bool) -> None:
     if json:
         print_json({"rows": result.rows, "notes": result.notes, "account": result.account})
     else:
         from urbancli.report.terminal import render
 
         render(result)
+
+
+def _leave(
+    workspace: "Workspace",
+    options: "BenchOptions",
+    result: "BenchResult",
+    formats: tuple[str, ...],
+) -> None:
+    """Write the lock and other formats, and say what lies where and what has no score."""
+    from urbancli.reproduction import write_lock
+
     say(f"rows: {result.path}")
+    say(f"lock: {write_lock(workspace, options, result)}")
     if formats:
         from urbancli.report.tables import write_tables
 
@@ -145,3 +169,26 @@ def _tell(result: "BenchResult", formats: tuple[str, ...], *, json: bool) -> Non
         say(gap)
     if result.gaps:
         raise typer.Exit(WITH_GAPS)
+
+
+def _compare_files(first: Path, second: Path, *, json: bool) -> None:
+    from urbancli.bench.comparison import compare_results
+    from urbancli.bench.run import read_result
+    from urbancli.report.compared import render_compared
+
+    rows = compare_results(read_result(first), read_result(second))
+    if json:
+        print_json(rows)
+    else:
+        render_compared(rows)
+
+
+def _compare_contestants(result: "BenchResult", names: tuple[str, str], *, json: bool) -> None:
+    from urbancli.bench.comparison import compare_contestants
+    from urbancli.report.compared import render_paired
+
+    rows = compare_contestants(result.rows, *names, result.difference)
+    if json:
+        print_json(rows)
+    else:
+        render_paired(rows)
