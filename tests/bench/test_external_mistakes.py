@@ -101,7 +101,7 @@ TABLES: dict[str, tuple[Callable[[], dict], str]] = {
         lambda: {"unit_id": ["01001", None, "01002"], **numbered(vectors(3))},
         "1 of 3 rows of {} have no 'unit_id' (rows 2): leave them out",
     ),
-    "no numbers": (lambda: keyed({"name": ["a"] * 19}), "(it has no columns of numbers): name a column"),
+    "no numbers": (lambda: keyed({"name": ["a"] * 19}), "(it has no columns of numbers): name"),
     "other numbers": (
         lambda: keyed({"population": range(19), "area": range(19)}),
         "{} holds no embeddings that can be told (its numbers are population, area)",

@@ -142,6 +142,14 @@ def test_the_same_polygons_give_their_own_vectors(tmp_path) -> None:
     assert coverage.share == pytest.approx(1, abs=1e-6) and coverage.used == 6
 
 
+def test_a_border_in_common_is_no_overlap(tmp_path) -> None:
+    units = units_of([shapely.box(0, 0, 300, 300), shapely.box(300, 0, 600, 300)])
+    path = write_geo(tmp_path / "x.parquet", [shapely.box(0, 0, 300, 300)], {"embedding": [[1.0]]})
+    found, coverage = values_of(str(path), units)
+    assert found[0, 0] == 1 and np.isnan(found[1, 0])
+    assert (coverage.embedded, coverage.missing) == (1, 1)
+
+
 # --- laws ------------------------------------------------------------------------------------
 
 
@@ -236,7 +244,18 @@ def test_key_overrules_coordinates(tmp_path) -> None:
     path = write_csv(tmp_path / "t.csv", columns)
     found, _ = values_of(f"{path}:key=which", units)
     np.testing.assert_allclose(found, vectors(3)[[1, 2, 0]], rtol=1e-6)
-    assert load_external(f"{path}:key=which").identity != load_external(str(path)).identity
+    identities = [
+        load_external(f"{path}{tail}").identity for tail in ("", ":key=which", ":key=lat")
+    ]
+    assert len(set(map(str, identities))) == 3
+
+
+def test_a_csv_in_many_parts_is_one_table(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("urbancli.bench.external._tables.CSV_BYTES", 300)
+    units, values = units_of(odd_shapes()), vectors(19)
+    columns = {"unit_id": units.unit_id[::-1], **numbered(values[::-1])}
+    found, _ = values_of(str(write_csv(tmp_path / "x.csv", columns)), units)
+    np.testing.assert_allclose(found, values, rtol=1e-6)
 
 
 def test_h3_cells_are_their_polygons(tmp_path) -> None:
@@ -319,11 +338,15 @@ def test_columns_are_taken_in_the_order_of_their_numbers(tmp_path) -> None:
     frame = pd.DataFrame(values, columns=names)[sorted(names)]
     frame.insert(0, "unit_id", ["u0", "u1", "u2", "u3"])
     frame["area_km2"] = 1.0
-    frame.to_csv(tmp_path / "x.csv")
+    frame.to_csv(tmp_path / "once.csv")
+    pd.read_csv(tmp_path / "once.csv").to_csv(tmp_path / "again.csv")
+    frame.set_index([[5, 6, 7, 8]]).to_parquet(tmp_path / "x.parquet")
     units = units_of(odd_shapes()[:4])
-    found, coverage = values_of(str(tmp_path / "x.csv"), units)
-    np.testing.assert_allclose(found, values, rtol=1e-6)
-    assert "area_km2" in coverage.text and "Unnamed" not in coverage.text
+    for name in ("once.csv", "again.csv", "x.parquet"):
+        found, coverage = values_of(str(tmp_path / name), units)
+        np.testing.assert_allclose(found, values, rtol=1e-6)
+        assert coverage.notes == ("columns that are no part of the embedding: area_km2",)
+    assert coverage.text.endswith("; columns that are no part of the embedding: area_km2")
 
 
 def test_names_and_checksums(tmp_path, monkeypatch) -> None:

@@ -25,6 +25,9 @@ from urbancli.workspace import Geometries
 WINDOW_BYTES = 1 << 26
 """What is read at a time, all bands together."""
 
+CACHE_BYTES = 256 << 20
+"""Of GDAL's own cache: the blocks of a window, whose bands may be stored together."""
+
 SEGMENT_M = 500.0
 """Longest straight piece of an outline, metres: one as long bends by less than 1 cm in degrees."""
 
@@ -117,7 +120,7 @@ def _opened(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with rasterio.open(path) as dataset:
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(path) as dataset:
                 yield dataset
         except RasterioError as err:
             raise UrbanError(f"cannot read {path}: {err}; is the file whole?") from err
@@ -206,7 +209,9 @@ def _windows(
         for row in rows:
             for column in range(first, last + 1):
                 units_of.setdefault((row, column), []).append(unit)
-    for row, column in sorted(units_of):
+    # Windows smaller than a block come one after the other, while the block is in GDAL's cache.
+    high = dataset.block_shapes[0][0]
+    for row, column in sorted(units_of, key=lambda one: (one[0] * along // high, one[1], one[0])):
         width = min(across, dataset.width - column * across)
         height = min(along, dataset.height - row * along)
         yield column * across, row * along, width, height, units_of[row, column]

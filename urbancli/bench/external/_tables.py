@@ -99,7 +99,7 @@ def check_finite(path: Path, values: npt.NDArray[Any]) -> None:
 def _read_parquet(path: Path, key: str | None, vectors: bool) -> Table:
     try:
         # Without these two, a row group's compressed bytes would be held whole beside the array.
-        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        file = pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
     except (OSError, pa.ArrowInvalid) as err:
         raise UrbanError(f"{path} is not a whole Parquet file: write it anew") from err
     with file:

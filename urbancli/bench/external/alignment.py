@@ -31,8 +31,8 @@ THIN = 0.5
 SHOWN = 3
 """So many ids of each side are shown where they do not match."""
 
-UNITS_AT_ONCE, NUMBERS_AT_ONCE = 4096, 1 << 25
-"""Units whose means are taken together, and numbers of the file (256 MiB in float64)."""
+UNITS_AT_ONCE, NUMBERS_AT_ONCE = 4096, 1 << 23
+"""Units whose means are taken together, and numbers of the file (64 MiB in float64)."""
 
 Vectors = npt.NDArray[np.float32]
 
