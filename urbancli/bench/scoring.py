@@ -14,6 +14,7 @@ from urbancli.bench.evaluation import Answers, Exam, answer_together, at_random
 from urbancli.bench.imputation import Imputer
 from urbancli.bench.papers import Paper
 from urbancli.bench.rows import Row, blank, comparisons, inflation, scores
+from urbancli.bench.seeds import seed_rows
 from urbancli.bench.splits.base import NotScored
 from urbancli.bench.stress import Condition
 from urbancli.grid import Places
@@ -107,9 +108,10 @@ def score_papers(stage: Stage, papers: Sequence[Paper]) -> list[Row]:
         sitting = _Sitting(stage, together, (done, total))
         found = sitting.rows()
         for number, part, answers in zip(numbers, found, sitting.answers, strict=True):
-            rows[number] = part
+            paper = papers[number]
             for row in part:
-                row["_given"] = Given.of(papers[number], answers, row)
+                row["_given"] = Given.of(paper, answers, row)
+            rows[number] = part + (seed_rows(part, paper.exam) if paper.exam is not None else [])
         done += len(together) * len(stage.conditions) * len(stage.contestants)
     stage.progress(f"bench {stage.city.key}", done, total)
     return [row for number in range(len(papers)) for row in rows[number]]
@@ -208,7 +210,7 @@ class _Sitting:
                 mine, own = self.answers[number], rows[number]
                 assert own is not None
                 mine[index, condition] = given
-                own["_answer"] = (index, condition)
+                own |= {"_answer": (index, condition), "_beside": contestant.beside}
                 own.update(scores(exam, given, folds))
                 own.update(comparisons(exam, stage.contestants, mine, index, condition))
             self._inflate(index, condition, folds, numbers, rows)

@@ -14,6 +14,7 @@ import shapely
 from urbancli.bench.comparison import IDENTITY
 from urbancli.bench.external import files_of
 from urbancli.bench.run import BenchOptions, BenchResult
+from urbancli.bench.seeds import JOINT
 from urbancli.city import synthetic_marks
 from urbancli.demo.files import recipe_of
 from urbancli.errors import UrbanError
@@ -38,6 +39,8 @@ COUNTS = ("n", "groups", "too_few")
 
 COLUMNS = ("run", *IDENTITY, "folds", "task_version", "split_sha256", *SCORE, *COUNTS)
 """What a lock keeps of a row."""
+
+WEIGHTS = "model.safetensors"
 
 TABLES = ("versions", "cities", "runs", "bench")
 
@@ -66,7 +69,8 @@ def write_lock(workspace: Workspace, options: BenchOptions, result: BenchResult)
     Raises:
         UrbanError: a run is no more what it was.
     """
-    names = dict.fromkeys(row["run"] for row in result.rows if row["run"])
+    joint = (row["run"] for row in result.rows if row["run"])
+    names = dict.fromkeys(name for one in joint for name in one.split(JOINT))
     cities = dict.fromkeys([*options.cities, *(one.rpartition("=")[2] for one in options.stale)])
     tasks = {(row["city"], row["task"]) for row in result.rows}
     content = {
@@ -211,6 +215,7 @@ def _run_pin(workspace: Workspace, run: Run) -> dict[str, Any]:
         ],
         "hold_out": run.hold_out and _hold_out_pin(workspace, run.city, run.hold_out),
         "data": {name: facts["data"][name] for name in ("places", "encoders")},
+        "weights_sha256": facts["files"][WEIGHTS]["sha256"],
     }
 
 
