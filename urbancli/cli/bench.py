@@ -141,7 +141,10 @@ def command(
 
 def _tell(result: "BenchResult", *, json: bool) -> None:
     if json:
-        print_json({"rows": result.rows, "notes": result.notes, "account": result.account})
+        from urbancli.bench.places import places
+
+        facts = {"notes": result.notes, "account": result.account, "places": places(result)}
+        print_json({"rows": result.rows, **facts})
     else:
         from urbancli.report.terminal import render
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from urbancli.bench.contestants import title
+from urbancli.bench.places import places
 from urbancli.bench.rows import Row, described
 from urbancli.bench.run import BenchResult
 from urbancli.report.account import render_account
+from urbancli.report.ranking import render_ranking
 from urbancli.report.stress import render_stress
 from urbancli.report.transfer import render_transfer
 
@@ -36,6 +38,7 @@ def render(result: BenchResult, console: "Console | None" = None) -> None:
         console.print(line, highlight=False, markup=False)
     for note in _notes(result, "", ""):
         console.print(note, highlight=False, markup=False)
+    render_ranking(places(result), console)
     told: set[tuple[str, str]] = set()
     within = [row for row in result.rows if not row["train_city"]]
     for (city, task, *_), part in itertools.groupby(within, key=paper_of):

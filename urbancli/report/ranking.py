@@ -1,0 +1,44 @@
+"""Who is better over the tasks of a city, and who cannot be told apart, as a terminal table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def render_ranking(places: Sequence[Mapping[str, Any]], console: "Console") -> None:
+    """Print, per city with several tasks, the places over its tasks.
+
+    Args:
+        places: of `bench.places`.
+        console: where to.
+    """
+    from rich.table import Table
+
+    over = [place for place in places if not place["task"]]
+    for city in dict.fromkeys(place["city"] for place in over):
+        mine = [place for place in over if place["city"] == city]
+        tasks = max(place["tasks"] for place in mine)
+        console.print(f"\n{city} · ranks over {tasks} tasks", style="bold")
+        console.print(
+            "rank interval: 1 + those surely better to all but those surely worse, 95 % for all "
+            "pairs at once (Holm); who shares a letter is not told apart; tasks are the sample",
+            style="dim", highlight=False,
+        )  # fmt: skip
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table.add_column("method")
+        for name in ("mean score", "mean rank", "rank interval", "ties", "tasks"):
+            table.add_column(name, justify="right")
+        for place in mine:
+            interval = f"{place['low']} to {place['high']}"
+            table.add_row(
+                place["name"], _number(place["mean"]), _number(place["mean_rank"]), interval,
+                place["ties"], str(place["tasks"]),
+            )  # fmt: skip
+        console.print(table)
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
