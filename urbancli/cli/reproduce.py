@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urbancli.cli._console import print_json, progress_bar, say, workspace_of
+from urbancli.cli._console import WITH_GAPS, print_json, progress_bar, say, workspace_of
 from urbancli.errors import ReproductionError, UrbanError, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def command(
         score_differences,
         tolerances,
         train_again,
+        trained_anew,
     )
 
     pinned = read_lock(lock)
@@ -62,9 +63,11 @@ def command(
     _check_data(workspace, lock, pinned, go_on=other_data, as_json=json)
     with progress_bar() as progress:
         runs = train_again(workspace, pinned, progress, say)
-    notes = input_notes(pinned, runs)
+    notes, anew = input_notes(pinned, runs), trained_anew(pinned, runs)
     for note in notes:
         say(note)
+    if anew:
+        say(f"{len(anew)} of {len(runs)} runs have other weights than the lock's, to the bit")
     with progress_bar() as progress:
         result = bench_again(workspace, pinned, runs, progress)
     say(f"rows: {result.path}")
@@ -73,13 +76,17 @@ def command(
         if json:
             print_json({"rows": result.rows, "notes": result.notes})
         return
-    found, more = score_differences(pinned, result.rows, allowed)
+    found, more = score_differences(pinned, result.rows, allowed, anew)
     if more:
         say(f"{more:,} rows here are not in the lock, and are not compared")
     compared = len(pinned["rows"])
-    within = ", ".join(f"{metric} {value:g}" for metric, value in allowed.items())
+    within = ", ".join(
+        f"{metric} {same:g}" + (f", of other weights {other:g}" if anew else "")
+        for metric, (same, other) in allowed.items()
+    )
     if json:
         facts = {"within_tolerance": not found, "rows": compared, "tolerances": allowed}
+        facts |= {"other_weights": sorted(anew), "result": str(result.path)}
         print_json({**facts, "differences": [asdict(one) for one in found], "notes": notes})
     elif found:
         _render(found)
@@ -196,11 +203,15 @@ def _make(workspace: "Workspace", path: Path, *, as_json: bool) -> None:
     _tell(result, as_json=as_json)
     say(f"rows: {result.path}")
     say(f"lock: {written}")
+    for gap in result.gaps:
+        say(gap)
+    if result.gaps:
+        raise typer.Exit(WITH_GAPS)
 
 
 def _tell(result: "BenchResult", *, as_json: bool) -> None:
     if as_json:
-        print_json({"rows": result.rows, "notes": result.notes})
+        print_json({"rows": result.rows, "notes": result.notes, "account": result.account})
     else:
         from urbancli.report.terminal import render
 

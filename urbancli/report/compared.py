@@ -27,12 +27,15 @@ def _console(console: "Console | None") -> "Console":
     return console or Console(file=sys.stdout, highlight=False, markup=False)
 
 
-def _table(*columns: str) -> "Table":
+def _table(*columns: str, numbers: Sequence[str] = ()) -> "Table":
+    """Return an empty table; of texts that are too long the words go on below."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -44,13 +47,16 @@ def render_differences(found: Sequence[Difference], console: "Console | None" = 
         console: where to; default stdout.
     """
     console = _console(console)
-    table = _table("what", "where", "column", "lock", "here", "difference")
+    numeric = any(one.tolerance is not None for one in found)
+    apart_columns = ("apart", "allowed") if numeric else ()
+    table = _table("what", "where", "column", numbers=("lock", "here", *apart_columns))
     ordered = sorted(found, key=lambda one: -abs(_apart(one) or 0.0))
     for one in ordered[:LISTED]:
         apart = _apart(one)
-        gap = "" if apart is None else f"{apart:+.2g} (allowed {one.tolerance:g})"
-        cells = [one.what, one.where, one.column, _text(one.locked), _text(one.found), gap]
-        table.add_row(*(cell.replace("-", MINUS) if cell == gap else cell for cell in cells))
+        gap = "" if apart is None else f"{apart:+.1e}".replace("-", MINUS)
+        allowed = "" if one.tolerance is None else f"{one.tolerance:g}"
+        values = (_text(one.locked), _text(one.found), *((gap, allowed) if numeric else ()))
+        table.add_row(one.what, one.where, one.column, *values)
     console.print(table)
     if len(ordered) > LISTED:
         console.print(f"… and {len(ordered) - LISTED:,} more")
@@ -63,7 +69,7 @@ def _apart(one: Difference) -> float | None:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6f}".replace("-", MINUS)
+        return f"{value:.5f}".replace("-", MINUS)
     text = "none" if value is None else str(value)
     digits = len(text) == 64 and set(text) <= set("0123456789abcdef")
     return text[:SHOWN] + "…" if digits else text
@@ -98,7 +104,7 @@ def render_compared(rows: Sequence[Row], console: "Console | None" = None) -> No
         say(f"{count:,} rows were asked something else: {inputs.replace(',', ', ')} differ")
     if not apart:
         return
-    table = _table("row", "first", "second", "second − first")
+    table = _table("row", numbers=("first", "second", "second − first"))
     for row in sorted(apart, key=lambda row: -abs(row["difference"]))[:LISTED]:
         sides = [_side(row, name) for name in ("first", "second")]
         table.add_row(_where(row), *sides, f"{row['difference']:+.3f}".replace("-", MINUS))
@@ -129,7 +135,7 @@ def render_paired(rows: Sequence[Row], console: "Console | None" = None) -> None
     console = _console(console)
     first, second = rows[0]["first"], rows[0]["second"]
     console.print(f"{first} minus {second}, paired; 95 % intervals", style="bold")
-    table = _table("task", "first", "second", "difference", "")
+    table = _table("task", "", numbers=("first", "second", "difference"))
     for row in rows:
         without = f"without {row['drop']}" if row["drop"] else ""
         at = "at test only" if row["drop_at"] == "test" else ""
@@ -138,5 +144,5 @@ def render_paired(rows: Sequence[Row], console: "Console | None" = None) -> None
         scores = [interval_text(row[f"{side}_value"], None, None) for side in ("first", "second")]
         gap = interval_text(row["difference"], row["low"], row["high"])
         said = "; ".join(filter(None, [verdict(row["low"], row["high"]), row["warning"]]))
-        table.add_row(" ".join(filter(None, parts)), *scores, gap, said)
+        table.add_row(" ".join(filter(None, parts)), said, *scores, gap)
     console.print(table)

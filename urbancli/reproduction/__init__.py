@@ -13,6 +13,7 @@ from urbancli.reproduction.again import (
     score_differences,
     tolerances,
     train_again,
+    trained_anew,
     version_notes,
 )
 from urbancli.reproduction.lock import lock_file, read_lock, write_lock
@@ -27,6 +28,7 @@ __all__ = [
     "score_differences",
     "tolerances",
     "train_again",
+    "trained_anew",
     "version_notes",
     "write_lock",
 ]

@@ -3,23 +3,30 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from urbancli.bench.comparison import IDENTITY, Key, keyed
-from urbancli.bench.contestants import title
+from urbancli.bench.contestants import UNTRAINED, title
 from urbancli.bench.preparation import load_split, prepare
 from urbancli.bench.run import BenchOptions, BenchResult, bench
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.layers import open_city
-from urbancli.reproduction.lock import COUNTS, SCORE, external_text, versions
+from urbancli.reproduction.lock import COUNTS, SCORE, WEIGHTS, external_text, versions
 from urbancli.runs import HoldOut, Run, RunOptions, create_run
 from urbancli.workspace import Workspace, sha256, write_text
 
-TOLERANCES = {"r2": 0.002, "r2_free": 0.002, "macro_f1": 0.01}
-"""How far a score and the ends of its interval may lie from the lock's."""
+TOLERANCES = {"r2": (1e-4, 0.02), "r2_free": (1e-4, 0.02), "macro_f1": (0.005, 0.04)}
+"""How far a score and the ends of its interval may lie from the lock's: of the same weights, or of
+none; and of weights that were trained anew and are not the lock's to the bit.
+
+Measured on the demo city (1,600 tiles, urbanfusion `small`, 40 epochs; 100 tiles, 5 epochs): with
+another number of threads, or instructions of older processors, scores of controls and untrained
+methods move by at most 8e-7 in R², macro-F1 not at all (one unit at the border may flip: 0.005).
+Training amplifies rounding: one thread or two moved scores of the run by up to 0.0056 in R² and
+0.013 in macro-F1, ends of intervals by 0.007 and 0.017. Allowed is a little over twice that."""
 
 MISSING = "missing"
 
@@ -155,6 +162,20 @@ def _hold_out(workspace: Workspace, name: str, key: str, held: Mapping[str, Any]
     return path, int(held["fold"])
 
 
+def trained_anew(lock: Mapping[str, Any], runs: Sequence[Run]) -> set[str]:
+    """Return the runs of a lock, by their names in it, whose weights are not the same to the bit.
+
+    Args:
+        lock: of a result.
+        runs: of `train_again`.
+    """
+    return {
+        name
+        for (name, pin), run in zip(lock["runs"].items(), runs, strict=True)
+        if run.facts["files"][WEIGHTS]["sha256"] != pin["weights_sha256"]
+    }
+
+
 def input_notes(lock: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
     """Return what of code and encoders is not as when the runs of a lock were trained.
 
@@ -203,18 +224,18 @@ def _untuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def tolerances(lock: Mapping[str, Any], given: Sequence[str]) -> dict[str, float]:
-    """Return the tolerance of each metric of a lock.
+def tolerances(lock: Mapping[str, Any], given: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return the two tolerances of each metric of a lock, see `TOLERANCES`.
 
     Args:
         lock: of a result.
-        given: `METRIC=T`.
+        given: `METRIC=T`, for both.
 
     Raises:
         UsageError: a metric that the lock has not, or no number.
     """
     metrics = dict.fromkeys(row["metric"] for row in lock["rows"])
-    found = {metric: TOLERANCES.get(metric, max(TOLERANCES.values())) for metric in metrics}
+    found = {metric: TOLERANCES.get(metric, TOLERANCES["r2"]) for metric in metrics}
     for text in given:
         metric, equals, number = (part.strip() for part in text.partition("="))
         try:
@@ -225,27 +246,29 @@ def tolerances(lock: Mapping[str, Any], given: Sequence[str]) -> dict[str, float
             raise UsageError(f"'{text}' is not METRIC=T, e.g. r2=0.001")
         if metric not in found:
             raise unknown("metric", metric, found)
-        found[metric] = value
+        found[metric] = (value, value)
     return found
 
 
 def score_differences(
     lock: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    allowed: Mapping[str, float],
+    allowed: Mapping[str, tuple[float, float]],
+    anew: Collection[str] = (),
 ) -> tuple[list[Difference], int]:
     """Return where scores are not those of a lock, and how many rows it does not know.
 
     Args:
         lock: of a result.
         rows: of `bench_again`.
-        allowed: metric → tolerance of a score and the ends of its interval; numbers of units and
-            groups must be equal.
+        allowed: of `tolerances`; numbers of units and groups must be equal.
+        anew: names of runs, as in the lock, whose weights are not the lock's.
     """
     mine, locked = keyed(rows), keyed(lock["rows"])
     found: list[Difference] = []
     for key, row in locked.items():
-        found += _differences(key, row, mine.get(key), allowed[row["metric"]])
+        trained_anew = row["run"] in anew and row["method"] != UNTRAINED
+        found += _differences(key, row, mine.get(key), allowed[row["metric"]][trained_anew])
     return found, len(set(mine) - set(locked))
 
 
