@@ -26,15 +26,9 @@ SCHEMA_VERSION = 1
 """Version of every file this package writes; a reader refuses any other."""
 
 GEOMETRY_TYPES = (
-    "Point",
-    "LineString",
-    "LinearRing",
-    "Polygon",
-    "MultiPoint",
-    "MultiLineString",
-    "MultiPolygon",
-    "GeometryCollection",
-)
+    "Point", "LineString", "LinearRing", "Polygon", "MultiPoint", "MultiLineString",
+    "MultiPolygon", "GeometryCollection",
+)  # fmt: skip
 
 Geometries = npt.NDArray[np.object_]
 """An object array of shapely geometries."""
