@@ -9,6 +9,9 @@ from strong to weak, chosen on 4 inner folds by macro-F1. Peer: `LogisticRegress
 `warm_start` along the penalties, at the same tolerance, as it is with float64 and once with
 float32; the faster counts.
 
+Beside them, ours alone: every probe on tables as they are in a city, 1,600 units with 13 targets,
+of 200 features and, for ridge and logistic, of 2,000, more than there are units.
+
 Both sides get the same SYNTHETIC features (float32, 20 factors and noise), scale them in the fold,
 and use what threads they take by themselves. Seconds are medians of rounds in turn. `ratio` is the
 peer's over ours for ridge, `ratio_logistic` for logistic; beside them the largest difference in R²
@@ -27,10 +30,11 @@ import numpy.typing as npt
 
 from benchmarks._result import finish
 from urbancli.bench.probes import logistic, ridge
-from urbancli.bench.probes.base import inner_folds
+from urbancli.bench.probes.base import DEFAULTS, Fold, load_probe, nested, probes_of
 from urbancli.bench.statistics import confusion, macro_f1
 
 TARGETS, CLASSES, FOLDS, GROUPS = 41, 8, 5, 200
+CITY_UNITS, CITY_TARGETS, CITY_WIDTH, CITY_WIDE = 1600, 13, 200, 2000
 BAR, BAR_LOGISTIC = 25.0, 1.5
 
 Array = npt.NDArray[Any]
@@ -48,7 +52,13 @@ def make(units: int, width: int) -> tuple[Array, Array, Array, Array]:
     return x.astype(np.float32), y, scores.argmax(axis=1), np.arange(units) * GROUPS // units
 
 
-def peer_ridge(x: Array, y: Array, groups: Array, train: Array, test: Array) -> Array:
+def folds_of(groups: Array) -> list[Fold]:
+    """Return folds of neighbouring groups, each with its inner folds."""
+    member = groups * FOLDS // GROUPS
+    return [nested(member != one, member == one, groups) for one in range(FOLDS)]
+
+
+def peer_ridge(x: Array, y: Array, fold: Fold) -> Array:
     """Return the predictions of scikit-learn's Ridge for one fold."""
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
@@ -59,20 +69,16 @@ def peer_ridge(x: Array, y: Array, groups: Array, train: Array, test: Array) -> 
         alphas = penalties * len(own)
         return np.stack([Ridge(alpha=a).fit(own, y[inside]).predict(other) for a in alphas])
 
-    rows, inner = np.flatnonzero(train), inner_folds(groups[train])
     errors = np.zeros((len(ridge.PENALTIES), y.shape[1]))
-    for fold in np.unique(inner):
-        inside, outside = rows[inner != fold], rows[inner == fold]
+    for inside, outside in fold.judgements():
         errors += ((fits(inside, outside, ridge.PENALTIES) - y[outside]) ** 2).sum(axis=1)
     best = errors.argmin(axis=0)
     used, place = np.unique(best, return_inverse=True)
-    found = fits(rows, np.flatnonzero(test), ridge.PENALTIES[used])
+    found = fits(fold.learnt(), fold.tested(), ridge.PENALTIES[used])
     return np.asarray(found[place, :, np.arange(y.shape[1])].T)
 
 
-def peer_logistic(
-    x: Array, classes: Array, groups: Array, train: Array, test: Array, kind: str
-) -> Array:
+def peer_logistic(x: Array, classes: Array, fold: Fold, kind: str) -> Array:
     """Return the predictions of scikit-learn's LogisticRegression for one fold."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -90,13 +96,12 @@ def peer_logistic(
             guesses.append(model.fit(own, classes[inside]).predict(other))
         return np.stack(guesses)
 
-    rows, inner = np.flatnonzero(train), inner_folds(groups[train])
-    guesses = np.zeros((len(logistic.PENALTIES), len(rows)), dtype=np.int64)
-    for fold in np.unique(inner):
-        out = inner == fold
-        guesses[:, out] = path(rows[~out], rows[out], len(guesses))
-    best = int(np.argmax([_f1(classes[rows], guess) for guess in guesses]))
-    return np.asarray(path(rows, np.flatnonzero(test), best + 1)[best])
+    guesses = np.zeros((len(logistic.PENALTIES), len(x)), dtype=np.int64)
+    for inside, outside in fold.judgements():
+        guesses[:, outside] = path(inside, outside, len(guesses))
+    rows = fold.learnt()
+    best = int(np.argmax([_f1(classes[rows], guess[rows]) for guess in guesses]))
+    return np.asarray(path(rows, fold.tested(), best + 1)[best])
 
 
 def _f1(truth: Array, guess: Array) -> float:
@@ -110,29 +115,42 @@ def _r2(y: Array, predicted: Array) -> Array:
     )
 
 
+def city_seconds() -> dict[str, float]:
+    """Return the seconds of every probe on tables as they are in a city, by probe and task."""
+    taken = {}
+    for width, probes in ((CITY_WIDTH, None), (CITY_WIDE, list(DEFAULTS.values()))):
+        x, y, classes, groups = make(CITY_UNITS, width)
+        for kind in DEFAULTS:
+            for name in probes_of(kind):
+                if probes is not None and name not in probes:
+                    continue
+                target = y[:, :CITY_TARGETS] if kind == "regression" else classes
+                began = time.perf_counter()
+                load_probe(name).fit_predict_folds(x, target, folds_of(groups))
+                taken[f"{name} {kind} {width}"] = round(time.perf_counter() - began, 2)
+    return taken
+
+
 def measure(rounds: int, units: int, width: int) -> dict[str, Any]:
     """Return seconds, ratios and agreement."""
     x, y, classes, groups = make(units, width)
-    fold = groups * FOLDS // GROUPS
-    training = [fold != one for one in range(FOLDS)]
-    testing = [fold == one for one in range(FOLDS)]
+    every = folds_of(groups)
 
-    def folds(one: Callable[[Array, Array], Array]) -> Array:
-        return np.concatenate([one(*pair) for pair in zip(training, testing, strict=True)])
+    def folds(one: Callable[[Fold], Array]) -> Array:
+        return np.concatenate([one(fold) for fold in every])
 
     def ours(module: Any, target: Array) -> Array:
-        found = module.fit_predict_folds(x, target, groups, training, testing)
-        return np.concatenate([one.values for one in found])
+        return np.concatenate([one.values for one in module.fit_predict_folds(x, target, every)])
 
     contestants: dict[str, Callable[[], Array]] = {
         "ridge": lambda: ours(ridge, y),
-        "scikit-learn ridge": lambda: folds(lambda a, b: peer_ridge(x, y, groups, a, b)),
+        "scikit-learn ridge": lambda: folds(lambda fold: peer_ridge(x, y, fold)),
         "logistic": lambda: ours(logistic, classes),
         "scikit-learn logistic": lambda: folds(
-            lambda a, b: peer_logistic(x, classes, groups, a, b, "float64")
+            lambda fold: peer_logistic(x, classes, fold, "float64")
         ),
         "scikit-learn logistic float32": lambda: folds(
-            lambda a, b: peer_logistic(x, classes, groups, a, b, "float32")
+            lambda fold: peer_logistic(x, classes, fold, "float32")
         ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -157,6 +175,7 @@ def measure(rounds: int, units: int, width: int) -> dict[str, Any]:
         "macro_f1": {
             name: round(_f1(classes, answers[name]), 4) for name in answers if "log" in name
         },
+        "city_seconds": city_seconds(),
         "seconds": {name: [round(each, 2) for each in times] for name, times in seconds.items()},
     }
 
@@ -168,6 +187,8 @@ if __name__ == "__main__":
         result = measure(*(arguments + [3, 20_000, 512][len(arguments) :]))
     for contestant, times in result["seconds"].items():
         print(f"{contestant:32}{statistics.median(times):10.2f} s")
+    for contestant, taken in result["city_seconds"].items():
+        print(f"{contestant:32}{taken:10.2f} s on a city's table")
     print(
         f"ridge {result['ratio']} x (wanted {BAR}), R² apart by {result['r2_apart']:.1e}; logistic "
         f"{result['ratio_logistic']} x (wanted {BAR_LOGISTIC}), macro-F1 {result['macro_f1']}"

@@ -27,19 +27,26 @@ def alone(x_train, y_train, groups, x_test) -> Predicted:
     return found
 
 
+def path_of(x, y, learnt) -> tuple[np.ndarray, int]:
+    """All penalties, learnt from some units, for the others."""
+    rows = np.flatnonzero(learnt), np.flatnonzero(~learnt)
+    return logistic.logistic_path(x, y, rows[0], x, rows[1], 6)
+
+
 def test_rotation_keeps_inner_products() -> None:
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=(20, 90)), rng.normal(size=(7, 90))
-    rotated, other = logistic.rotate(train, test)
+    rotated, other, squares = logistic.rotate(train, test)
     assert rotated.shape == (20, 20)
     np.testing.assert_allclose(rotated @ rotated.T, train @ train.T, atol=1e-9)
     np.testing.assert_allclose(other @ rotated.T, test @ train.T, atol=1e-9)
+    np.testing.assert_allclose(rotated.T @ rotated, np.diag(squares), atol=1e-9)
 
 
 @pytest.mark.parametrize("width", [6, 150])
 def test_path_equals_scikit_learn(width: int) -> None:
     x, y, _ = data(160, width)
-    path, unconverged = logistic.logistic_path(x[:110], y[:110], x[110:], 6)
+    path, unconverged = path_of(x, y, np.arange(160) < 110)
     assert unconverged == 0
     train, test = standardise(x[:110], x[110:])
     for penalty, found in zip(logistic.PENALTIES, path, strict=True):
@@ -55,7 +62,7 @@ def test_choice_is_the_best_macro_f1_over_inner_folds() -> None:
     guesses = np.zeros((6, 200), dtype=int)
     for fold in np.unique(inner):
         out = inner == fold
-        guesses[:, out] = logistic.logistic_path(x[~out], y[~out], x[out], 6)[0]
+        guesses[:, out] = path_of(x, y, ~out)[0]
     scores = [f1_score(y, guess, average="macro") for guess in guesses]
     result = alone(x, np.array(list("abc"))[y], groups, x[:9])
     assert result.chosen == (logistic.PENALTIES[int(np.argmax(scores))],)
@@ -86,3 +93,20 @@ def test_learns_what_can_be_learnt() -> None:
     result = alone(x[:300], y[:300], groups[:300], x[300:])
     assert f1_score(y[300:], result.values, average="macro") > 0.6
     assert result.unconverged == 0
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_units_too_many_to_hold_are_fitted_in_parts(missing: bool, monkeypatch) -> None:
+    x, y, groups = data(240, 12, 3)
+    x = (x * 100 + 5000).astype(np.float32)
+    if missing:
+        x[np.random.default_rng(0).random(x.shape) < 0.2] = np.nan
+    apart = np.arange(240) % 3 == 0
+    fold = nested(~apart, apart, groups)
+    (whole,) = logistic.fit_predict_folds(x, y, [fold])
+    monkeypatch.setattr("urbancli.bench.probes._table.HELD_BYTES", 0)
+    monkeypatch.setattr("urbancli.bench.probes._table.PART_BYTES", 4 * 12 * 7)
+    (parts,) = logistic.fit_predict_folds(x, y, [fold])
+    assert parts.chosen == whole.chosen and parts.unconverged == whole.unconverged == 0
+    assert (parts.values != whole.values).sum() <= 1
+    assert f1_score(y[apart], parts.values, average="macro") > 0.5

@@ -29,17 +29,19 @@ class Table:
     def __init__(self, x: npt.NDArray[Any], rows: Integers, own: Scaling) -> None:
         self.shape = len(rows), x.shape[1]
         self._x, self._rows = x, rows
-        self._mean, self._inverse = own.mean, own.inverse
+        self._mean, self._inverse = own.mean, own.inverse.astype(np.float32)
         self._kept: Singles | None = None
         if 4 * len(rows) * x.shape[1] <= HELD_BYTES:
-            self._kept = self._made(rows)
+            self._kept = self._made(x[rows])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def take(self, places: Integers) -> Singles:
         """Return the features (n, D) of units by their places in `rows`."""
-        return self._made(self._rows[places]) if self._kept is None else self._kept[places]
+        if self._kept is not None:
+            return self._kept[places]
+        return self._made(self._x[self._rows[places]])
 
     def parts(self) -> Iterator[tuple[slice, Singles]]:
         """Yield the whole table in parts, each with its place."""
@@ -49,12 +51,13 @@ class Table:
         most = max(1, PART_BYTES // (4 * self.shape[1]))
         for start in range(0, len(self), most):
             part = slice(start, min(start + most, len(self)))
-            yield part, self._made(self._rows[part])
+            yield part, self._made(self._x[self._rows[part]])
 
-    def _made(self, rows: Integers) -> Singles:
-        # The difference is rounded to float32 only once it is taken: means may be large.
-        made: Singles = np.subtract(self._x[rows], self._mean).astype(np.float32)
-        made *= self._inverse.astype(np.float32)
+    def _made(self, x: npt.NDArray[Any]) -> Singles:
+        # The mean is as exact as the features: what is lost of it is the same for all units.
+        kind = np.result_type(x.dtype, np.float32)
+        made: Singles = (x - self._mean.astype(kind)).astype(np.float32, copy=False)
+        made *= self._inverse
         if np.isnan(made.sum()):
             np.nan_to_num(made, copy=False)
         return made

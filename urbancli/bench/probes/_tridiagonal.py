@@ -24,21 +24,20 @@ class Tridiagonal:
         room = int(lapack.dsytrd_lwork(size, lower=1)[0])
         # The transpose of a symmetric matrix is itself, in the order of LAPACK.
         found, self._diagonal, self._beside, self._factors, _ = lapack.dsytrd(
-            np.asfortranarray(matrix.T), lower=1, lwork=room
+            np.array(matrix.T, order="F"), lower=1, lwork=room, overwrite_a=1
         )
         # Q leaves the first coordinate as it is; below it, it is what `ormqr` multiplies with.
         self._reflectors = np.asfortranarray(found[1:, :-1])
 
     def path(self, right: Floats, penalties: Floats) -> Floats:
-        """Return (A + α)⁻¹ B (P, K, C) for every penalty α (P,), with B (K, C)."""
+        """Return (A + α)⁻¹ B (K, P, C) for every penalty α (P,), with B (K, C)."""
         turned = self._turn(right, "T")
         width = right.shape[1]
         solved = np.empty((len(right), len(penalties) * width), order="F")
         for number, penalty in enumerate(penalties):
             part = slice(number * width, (number + 1) * width)
             solved[:, part] = self._solve(turned, float(penalty))
-        found = self._turn(solved, "N").reshape(len(right), width, len(penalties), order="F")
-        return np.asarray(found.transpose(2, 0, 1))
+        return self._turn(solved, "N").reshape(len(right), len(penalties), width)
 
     def solve(self, right: Floats, penalties: Floats) -> Floats:
         """Return (A + α)⁻¹ B (K, C) with a penalty for each column (C,) of B (K, C)."""

@@ -15,11 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from urbancli.bench.probes.base import Floats, Fold, Predicted, eigen, standardise
-from urbancli.bench.statistics import confusion, macro_f1
+from urbancli.bench.probes._table import HELD_BYTES, Table
+from urbancli.bench.probes.base import (
+    Floats,
+    Fold,
+    Integers,
+    Predicted,
+    Scaling,
+    eigen,
+    in_threads,
+    macro_f1_of,
+    scaling,
+)
 
 KINDS = ("classification",)
-VERSION = 2  # another path to the same optimum, within the same tolerance
+VERSION = 3  # features rounded to float32 before they are scaled, not after
 
 PENALTIES = np.logspace(2, -3, 6)
 """λ of mean log-loss + λ/2 ‖W‖², from strong to weak; scikit-learn's C is 1 / (N λ)."""
@@ -49,57 +59,81 @@ def fit_predict_folds(
         Per fold the classes (M,), of the type of `y`.
     """
     tested = x if x_test is None else x_test
-    return [_fit_predict(x, y, fold, tested) for fold in folds]
-
-
-def _fit_predict(
-    x: npt.NDArray[Any], y: npt.NDArray[Any], fold: Fold, tested: npt.NDArray[Any]
-) -> Predicted:
-    names = np.unique(y[fold.training])
-    classes = np.searchsorted(names, y)
-    judging = fold.training & (fold.inner >= 0)
-    guesses = np.zeros((len(PENALTIES), len(y)), dtype=np.int64)
-    unconverged = 0
-    for number in np.unique(fold.inner[judging]):
-        out = judging & (fold.inner == number)
-        rest = fold.training & ~out
-        guesses[:, out], late = logistic_path(x[rest], classes[rest], x[out], len(PENALTIES))
-        unconverged += late
-    truth = classes[judging]
-    one = np.zeros(len(truth), dtype=np.int64)
-    scores = [
-        macro_f1(confusion(truth, guess[judging], one, len(names)).sum(axis=0)) for guess in guesses
+    judged = [fold.judgements() for fold in folds]
+    names = [np.unique(y[fold.training]) for fold in folds]
+    classes = [np.searchsorted(known, y) for known in names]
+    task_bytes = 32 * x.size if x.shape[1] > len(x) else min(4 * x.size, HELD_BYTES)
+    judging = [
+        (x, own, learnt, x, out, len(PENALTIES))
+        for own, pairs in zip(classes, judged, strict=True)
+        for learnt, out in pairs
     ]
-    # Of equal scores the first: the strongest penalty.
-    best = int(np.argmax(scores))
-    final = fold.training if fold.refit else fold.training & ~judging
-    path, late = logistic_path(x[final], classes[final], tested[fold.testing], best + 1)
-    return Predicted(names[path[best]], (float(PENALTIES[best]),), unconverged + late)
+    paths = iter(in_threads(logistic_path, judging, task_bytes))
+    best, late = [], []
+    for own, known, pairs in zip(classes, names, judged, strict=True):
+        found = [next(paths) for _ in pairs]
+        guesses = np.concatenate([guess for guess, _ in found], axis=1)
+        truth = own[np.concatenate([out for _, out in pairs])]
+        # Of equal scores the first: the strongest penalty.
+        best.append(int(np.argmax([macro_f1_of(truth, guess, len(known)) for guess in guesses])))
+        late.append(sum(count for _, count in found))
+    finals = [
+        (x, own, fold.learnt(), tested, fold.tested(), one + 1)
+        for own, fold, one in zip(classes, folds, best, strict=True)
+    ]
+    found = in_threads(logistic_path, finals, task_bytes)
+    return [
+        Predicted(known[path[-1]], (float(PENALTIES[one]),), before + count)
+        for known, one, before, (path, count) in zip(names, best, late, found, strict=True)
+    ]
 
 
 def logistic_path(
-    x_train: npt.ArrayLike, classes: npt.NDArray[np.int64], x_test: npt.ArrayLike, length: int
-) -> tuple[npt.NDArray[np.int64], int]:
+    x: npt.NDArray[Any],
+    classes: Integers,
+    learnt: Integers,
+    tested: npt.NDArray[Any],
+    asked: Integers,
+    length: int,
+) -> tuple[Integers, int]:
     """Return the classes (length, M) of the strongest penalties, and how many fits went wrong.
 
     A fit goes wrong that stops at its last iteration before it converged.
-    """
-    from threadpoolctl import threadpool_limits
 
-    train, test = rotate(*standardise(x_train, x_test))
-    known, counts = np.unique(classes, return_counts=True)
-    if len(known) < 2 or not train.shape[1]:
-        return np.full((length, len(test)), known[np.argmax(counts)]), 0
-    predicted = np.zeros((length, len(test)), dtype=np.int64)
+    Args:
+        x: (N, D) features of units as they are learnt from.
+        classes: (N,).
+        learnt: rows learnt from.
+        tested: (N, D) features of units as they are predicted.
+        asked: rows predicted.
+        length: of the path, from strong to weak.
+    """
+    known, member = np.unique(classes[learnt], return_inverse=True)
+    own = scaling(x, learnt)
+    if len(known) < 2 or not own.inverse.any():
+        return np.full((length, len(asked)), known[np.bincount(member).argmax()]), 0
+    if x.shape[1] <= len(learnt):
+        descent = _Descent(Table(x, learnt, own), member, len(known))
+        table = Table(tested, asked, own)
+    else:
+        train, test, squares = rotate(own.of(x[learnt]), own.of(tested[asked]))
+        descent = _Descent(_plain(train), member, len(known), squares / len(train))
+        table = _plain(test)
+    predicted = np.zeros((length, len(asked)), dtype=np.int64)
     unconverged = 0
-    # Hundreds of small products: a second BLAS thread costs more in waiting than it brings.
-    with threadpool_limits(1, "blas"):
-        descent = _Descent(train, np.searchsorted(known, classes), len(known))
-        for step, penalty in enumerate(PENALTIES[:length]):
-            unconverged += not descent.descend(float(penalty))
-            scores = test @ descent.weights + descent.bias
-            predicted[step] = known[scores.argmax(axis=1)]
+    for step, penalty in enumerate(PENALTIES[:length]):
+        unconverged += not descent.descend(float(penalty))
+        weights = descent.weights.astype(np.float32)
+        for part, features in table.parts():
+            scores = features @ weights + descent.bias
+            predicted[step, part] = known[scores.argmax(axis=1)]
     return predicted, unconverged
+
+
+def _plain(x: Floats) -> Table:
+    """Return features as they are."""
+    width = x.shape[1]
+    return Table(x, np.arange(len(x)), Scaling(np.zeros(width), np.ones(width), False))
 
 
 class _Descent:
@@ -112,47 +146,54 @@ class _Descent:
         bias: b (K,).
 
     Args:
-        x: (N, D) standardised.
+        table: (N, D) standardised.
         classes: (N,) numbers 0 … K − 1, each there.
         count: K.
+        squares: (D,) of the columns, over N, where they are orthogonal to each other.
     """
 
-    def __init__(self, x: Floats, classes: npt.NDArray[np.int64], count: int) -> None:
-        self._x = x.astype(np.float32)
-        self._classes = classes
+    def __init__(
+        self, table: Table, classes: Integers, count: int, squares: Floats | None = None
+    ) -> None:
+        self._table, self._classes = table, classes
+        width = table.shape[1]
         shares = np.bincount(classes, minlength=count) / len(classes)
-        self.weights = np.zeros((x.shape[1], count))
+        self.weights = np.zeros((width, count))
         self.bias = np.log(shares) - np.log(shares).mean()
-        values, self._vectors = eigen((self._x.T @ self._x).astype(np.float64) / len(x))
+        self._vectors: Floats | None = None
+        if squares is None:
+            gram = np.zeros((width, width))
+            for _, x in table.parts():
+                gram += x.T @ x
+            squares, self._vectors = eigen(gram / len(table))
         self._curvature = 0.5 * (1 - 1 / count)
-        self._bound = self._curvature * np.maximum(values, 0.0)
+        self._bound = self._curvature * np.maximum(squares, 0.0)
 
     def descend(self, penalty: float) -> bool:
         """Go to the optimum of a penalty; return whether it was reached."""
         from scipy.optimize import minimize
 
         scale = 1 / np.sqrt(self._bound + penalty)
-        turn, size = self._vectors * scale, self.weights.size
-        steepest = np.inf
+        size, steepest = self.weights.size, np.inf
 
         def unpacked(point: Floats) -> tuple[Floats, Floats]:
-            own = point[:size].reshape(self.weights.shape)
-            return turn @ own, point[size:] / np.sqrt(self._curvature)
+            own = scale[:, None] * point[:size].reshape(self.weights.shape)
+            return self._turn(own), point[size:] / np.sqrt(self._curvature)
 
         def loss(point: Floats) -> tuple[float, Floats]:
             nonlocal steepest
             value, by_weight, by_bias = self._loss(*unpacked(point), penalty)
             steepest = max(np.abs(by_weight).max(), np.abs(by_bias).max())
-            own = [(turn.T @ by_weight).ravel(), by_bias / np.sqrt(self._curvature)]
-            return value, np.concatenate(own)
+            own = scale[:, None] * self._turn_back(by_weight)
+            return value, np.concatenate([own.ravel(), by_bias / np.sqrt(self._curvature)])
 
         def stop(intermediate_result: Any) -> None:
             # Its gradient is in other coordinates: the tolerance is on the one in W and b.
             if steepest <= TOLERANCE:
                 raise StopIteration
 
-        start = [(self._vectors / scale).T @ self.weights, self.bias * np.sqrt(self._curvature)]
-        point = np.concatenate([part.ravel() for part in start])
+        start = self._turn_back(self.weights) / scale[:, None]
+        point = np.concatenate([start.ravel(), self.bias * np.sqrt(self._curvature)])
         loss(point)
         if steepest > TOLERANCE:
             options = {"maxiter": MAX_ITERATIONS, "ftol": 0.0, "gtol": 0.0}
@@ -163,31 +204,40 @@ class _Descent:
         self.weights, self.bias = unpacked(point)
         return bool(steepest <= TOLERANCE)
 
+    def _turn(self, own: Floats) -> Floats:
+        return own if self._vectors is None else self._vectors @ own
+
+    def _turn_back(self, weights: Floats) -> Floats:
+        return weights if self._vectors is None else self._vectors.T @ weights
+
     def _loss(self, weights: Floats, bias: Floats, penalty: float) -> tuple[float, Floats, Floats]:
         """Return the loss and its gradients by weights and bias."""
-        rows = np.arange(len(self._x))
-        scores = self._x @ weights.astype(np.float32) + bias.astype(np.float32)
-        scores -= scores.max(axis=1, keepdims=True)
-        own = scores[rows, self._classes]
-        shares = np.exp(scores, out=scores)
-        total = shares.sum(axis=1, keepdims=True)
-        value = (np.log(total[:, 0]) - own).mean(dtype=np.float64)
-        shares /= total
-        shares[rows, self._classes] -= 1
-        by_weight = (self._x.T @ shares).astype(np.float64) / len(rows) + penalty * weights
-        by_bias = shares.mean(axis=0, dtype=np.float64)
-        return float(value) + penalty / 2 * float((weights**2).sum()), by_weight, by_bias
+        turned, first = weights.astype(np.float32), bias.astype(np.float32)
+        value, by_weight, by_bias = 0.0, np.zeros(weights.shape), np.zeros(bias.shape)
+        for part, x in self._table.parts():
+            rows, classes = np.arange(len(x)), self._classes[part]
+            scores = x @ turned + first
+            scores -= scores.max(axis=1, keepdims=True)
+            own = scores[rows, classes]
+            shares = np.exp(scores, out=scores)
+            total = shares.sum(axis=1, keepdims=True)
+            value += float((np.log(total[:, 0]) - own).sum(dtype=np.float64))
+            shares /= total
+            shares[rows, classes] -= 1
+            by_weight += x.T @ shares
+            by_bias += shares.sum(axis=0, dtype=np.float64)
+        count = len(self._table)
+        value = value / count + penalty / 2 * float((weights**2).sum())
+        return value, by_weight / count + penalty * weights, by_bias / count
 
 
-def rotate(train: Floats, test: Floats) -> tuple[Floats, Floats]:
-    """Return features in the row space of `train` where that is smaller: (N, r), (M, r), r ≤ N.
+def rotate(train: Floats, test: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return features in the row space of `train`: (N, r), (M, r), and its squares (r,), r ≤ N.
 
-    Inner products among units are kept, so a fit with an L2 penalty predicts the same.
+    Inner products among units are kept, so a fit with an L2 penalty predicts the same, and the
+    columns are orthogonal over the training units.
     """
-    number, width = train.shape
-    if width <= number:
-        return train, test
     values, vectors = eigen(train @ train.T)
     kept = values > 1e-10 * values[-1]
     roots = np.sqrt(values[kept])
-    return vectors[:, kept] * roots, (test @ train.T) @ vectors[:, kept] / roots
+    return vectors[:, kept] * roots, (test @ train.T) @ vectors[:, kept] / roots, values[kept]

@@ -81,7 +81,7 @@ def _fit_predict(
     x: npt.NDArray[Any], y: npt.NDArray[Any], fold: Fold, tested: npt.NDArray[Any], seed: int
 ) -> Predicted:
     names = None if is_regression(y) else np.unique(y[fold.training])
-    targets = y.reshape(len(y), -1) if names is None else np.searchsorted(names, y)
+    targets = np.asarray(y.reshape(len(y), -1) if names is None else np.searchsorted(names, y))
     make: Callable[[npt.NDArray[Any], Integers], _Goal]
     make = _numbers if names is None else _classes
 

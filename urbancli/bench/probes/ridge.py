@@ -146,8 +146,9 @@ def ridge_path(
     mean = y_train.mean(axis=0)
     system, right, turn = _equations(train, y_train - mean)
     path = system.path(right, len(train) * penalties)
-    weights = path if turn is None else turn @ path
-    return np.asarray(test @ weights + mean)
+    flat = path.reshape(len(path), -1)
+    found = test @ (flat if turn is None else turn @ flat)
+    return np.asarray(found.reshape(len(test), *path.shape[1:]).transpose(1, 0, 2) + mean)
 
 
 def _equations(train: Floats, centred: Floats) -> tuple[Tridiagonal, Floats, Floats | None]:
@@ -218,12 +219,15 @@ def _sums(
     Units that are in the same run of every fold are summed once, and added where they belong.
     """
     outside = -2
-    runs = np.full((len(x), len(folds)), outside, dtype=np.int64)
-    for number, fold in enumerate(folds):
-        runs[fold.training, number] = np.maximum(fold.inner[fold.training], -1)
-    kinds, kind = np.unique(runs, axis=0, return_inverse=True)
+    kind = np.zeros(len(x), dtype=np.int64)
+    kinds = np.zeros((1, 0), dtype=np.int64)
+    for fold in folds:
+        run = np.where(fold.training, np.maximum(fold.inner, -1), outside)
+        span = int(run.max()) - outside + 1
+        codes, kind = np.unique(kind * span + run - outside, return_inverse=True)
+        kinds = np.column_stack([kinds[codes // span], codes % span + outside])
     used = [number for number, places in enumerate(kinds.tolist()) if max(places) > outside]
-    rows = [(x, y, np.flatnonzero(kind.ravel() == number), frame) for number in used]
+    rows = [(x, y, np.flatnonzero(kind == number), frame) for number in used]
     found: list[dict[int, Moments]] = [{} for _ in folds]
     for number, sums in zip(used, in_threads(moments, rows), strict=True):
         for parts, run in zip(found, kinds[number].tolist(), strict=True):
@@ -255,8 +259,8 @@ def _errors(train: Moments, test: Moments) -> Floats:
     mean, inverse, system, right = _prepared(train)
     gram, cross, squares = test.about(mean, train.y / train.n)
     # Of all penalties and targets at once: (D, P T).
-    weights = system.path(right, train.n * PENALTIES).transpose(1, 0, 2)
-    weights = weights * inverse[:, None, None]
+    weights = system.path(right, train.n * PENALTIES)
+    weights *= inverse[:, None, None]
     turned = (gram @ weights.reshape(len(gram), -1)).reshape(weights.shape)
     turned -= 2 * cross[:, None, :]
     return np.asarray(squares + np.einsum("dpt,dpt->pt", weights, turned))
