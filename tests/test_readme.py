@@ -13,7 +13,7 @@ README = ROOT / "README.md"
 
 def test_the_readmes_commands_run(tmp_path: Path, demo_inputs: Path) -> None:
     blocks = re.findall(r"<!-- run by .*? -->\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 3 and sum(block.count("urban ") for block in blocks) >= 10
+    assert len(blocks) == 4 and sum(block.count("urban ") for block in blocks) >= 10
     # The same city, but of 100 tiles.
     shutil.copytree(demo_inputs, tmp_path / "inputs/demo")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -49,6 +49,7 @@ def test_every_option_the_readme_names_exists() -> None:
         "demo",
         "validate",
         "export",
+        "reproduce",
     ):
         done = subprocess.run(
             [sys.executable, "-m", "urbancli", command, "--help"],
