@@ -1,194 +1,235 @@
-"""Who is better over tasks, and who cannot be told apart: rank intervals and tie groups.
+"""Who is surely better than whom: ranks with intervals, and ties shown as ties.
 
-Within a task two contestants are compared by the paired difference of their scores over spatial
-groups (`statistics.difference`). Over tasks, tasks are the sampling unit: the mean over tasks of
-the difference of two contestants, with a t-test over the tasks that both have a score on; it
-speaks of further tasks like these, not of further cities. All pairs are tested at once, after Holm
-(1979, "A simple sequentially rejective multiple test procedure"), so that the chance that any two
-equal contestants are told apart is at most 5 %.
+On one task a city is what might have come out otherwise: two methods are told apart by the p value
+of their paired difference over spatial groups. Over tasks it is the tasks: a suite is taken as a
+draw of such tasks, and two methods are told apart by a t test on their differences task by task.
+Tasks of one city share its places, so this says what other tasks of such cities would show, not
+other cities.
 
-A rank interval runs from 1 + the number surely better to M − the number surely worse (Mogstad,
-Romano, Shaikh and Wilhelm 2024, "Inference for ranks"). Contestants that share a letter are not
-told apart: letters are the maximal sets of such.
+All pairs of methods are tested at a time, and Holm's correction holds the chance of any false
+verdict among them below 5 %. What follows from the verdicts alone holds with them: a method's rank
+is at least 1 + the number surely better and at most M − the number surely worse, for all methods at
+once (Klein, Wright and Wieczorek 2020; Mogstad, Romano, Shaikh and Wilhelm 2024).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-LEVEL = 0.05
-"""Chance of telling any two equal contestants apart."""
-
-LEAST_TASKS = 3
-"""With fewer common tasks nothing is said over tasks."""
+from urbancli.bench.statistics import LEVEL, Interval
 
 Floats = npt.NDArray[np.float64]
+Difference = Callable[[str, str, str], Interval | None]
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """A contestant's place.
+class Standing:
+    """Where a method stands, on a task or over tasks.
 
     Attributes:
-        name: of the contestant.
-        mean: of its scores, over its tasks.
-        mean_rank: of its ranks among those that have a score, over its tasks; 1 is best.
-        low: best rank that cannot be excluded.
-        high: worst such rank.
-        ties: letters; two that share one are not told apart.
-        tasks: number of tasks it has a score on.
+        method: its title.
+        value: its score; over tasks the mean over the tasks that all methods have, None where
+            there is none.
+        rank: 1 is best, the mean of their ranks where scores are equal; over tasks the mean over
+            the tasks that all methods have.
+        low: the best rank that the verdicts leave; over tasks that of its expected score.
+        high: the worst.
+        ties: letters; two methods share one exactly where neither is surely better.
+        tasks: on how many tasks it has a score.
     """
 
-    name: str
-    mean: float
-    mean_rank: float
+    method: str
+    value: float | None
+    rank: float | None
     low: int
     high: int
     ties: str
     tasks: int
 
 
-def holm(p: Sequence[float]) -> Floats:
-    """Return the p-values (K,) adjusted after Holm: below a level, they are rejected at it at once.
+@dataclass(frozen=True)
+class Ranking:
+    """Methods in their order, the best first.
 
-    The i-th smallest is multiplied by K − i + 1, none smaller than one before it, none above 1.
+    Attributes:
+        overall: over tasks.
+        by_task: task → on it; methods without a score there are left out.
+        common: number of tasks on which all methods have a score.
+        shared: for every two methods (in the order they were named) on how many tasks both have
+            one: it is those that compare them.
+    """
+
+    overall: tuple[Standing, ...]
+    by_task: Mapping[str, tuple[Standing, ...]]
+    common: int
+    shared: Mapping[Pair, int]
+
+
+def rank(scores: Mapping[Pair, float], difference: Difference) -> Ranking:
+    """Return the ranking of methods on tasks.
+
+    Args:
+        scores: (method, task) → score, more is better; absent where the task does not apply to the
+            method. Methods and tasks keep the order in which they come.
+        difference: (first, second, task) → the score of `first` minus that of `second` with its
+            interval, both of which have one; None where they cannot be compared.
+    """
+    methods = list(dict.fromkeys(method for method, _ in scores))
+    tasks = list(dict.fromkeys(task for _, task in scores))
+    by_task = {
+        task: _on_task(
+            {m: scores[m, task] for m in methods if (m, task) in scores}, task, difference
+        )
+        for task in tasks
+    }
+    common = [task for task in tasks if all((method, task) in scores for method in methods)]
+    ranks = {task: {one.method: float(one.rank or 0) for one in by_task[task]} for task in common}
+    gaps = {
+        (first, second): np.array([
+            scores[first, task] - scores[second, task]
+            for task in tasks
+            if (first, task) in scores and (second, task) in scores
+        ])
+        for first, second in combinations(methods, 2)
+    }  # fmt: skip
+    found = {}
+    for method in methods:
+        own = [scores[method, task] for task in common]
+        places = [ranks[task][method] for task in common]
+        number = sum((method, task) in scores for task in tasks)
+        mean = float(np.mean(own)) if common else None
+        found[method] = (mean, float(np.mean(places)) if common else None, number)
+    overall = _standings(
+        found, surely_better({pair: over_tasks(gap) for pair, gap in gaps.items()})
+    )
+    shared = {pair: len(gap) for pair, gap in gaps.items()}
+    return Ranking(overall, by_task, len(common), shared)
+
+
+def _on_task(
+    scores: Mapping[str, float], task: str, difference: Difference
+) -> tuple[Standing, ...]:
+    """Return where methods stand on one task."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata([-value for value in scores.values()])
+    found = {
+        method: (value, float(place), 1)
+        for (method, value), place in zip(scores.items(), ranks, strict=True)
+    }
+    pairs: dict[Pair, tuple[float, float | None]] = {}
+    for first, second in combinations(scores, 2):
+        gap = difference(first, second, task)
+        pairs[first, second] = (0.0, None) if gap is None else (gap.value, gap.p)
+    return _standings(found, surely_better(pairs))
+
+
+def over_tasks(gaps: Floats) -> tuple[float, float | None]:
+    """Return the mean difference over tasks, and the p value of Student's t test that it is 0.
+
+    Args:
+        gaps: (T,) differences, task by task.
+
+    Returns:
+        p is None for fewer than two tasks.
+    """
+    from scipy import special
+
+    if len(gaps) < 2:
+        return (float(gaps.mean()) if len(gaps) else 0.0), None
+    mean, error = float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    if error == 0:
+        return mean, float(mean == 0)
+    return mean, float(2 * special.stdtr(len(gaps) - 1, -abs(mean) / error))
+
+
+# --- verdicts --------------------------------------------------------------------------------
+
+
+def holm(p: Sequence[float] | Floats) -> Floats:
+    """Return p values adjusted for their number (Holm 1979), in their order.
+
+    The i-th smallest of m becomes the largest of (m − j + 1) · p₍j₎ over j ≤ i, at most 1.
     """
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, kind="stable")
-    factor = len(values) - np.arange(len(values))
-    stepped = np.maximum.accumulate(values[order] * factor)
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(stepped, 1.0)
+    adjusted = np.empty(len(values))
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
 
 
-def rank(names: Sequence[str], scores: Floats, p: Mapping[tuple[int, int], float]) -> list[Ranked]:
-    """Return the places of contestants, best mean first.
+def surely_better(pairs: Mapping[Pair, tuple[float, float | None]]) -> set[Pair]:
+    """Return the pairs (better, worse) that all the pairs' tests together leave no doubt of.
 
     Args:
-        names: M.
-        scores: (M, T), NaN where a contestant has none; a column per task.
-        p: (i, j), i < j → p-value that the two are equal; pairs that are missing are not told
-            apart.
+        pairs: (first, second) → (difference, its p value); None where it was not tested.
     """
-    number = len(names)
-    pairs = list(combinations(range(number), 2))
-    adjusted = holm([p.get(pair, 1.0) for pair in pairs])
-    gaps = {pair: _mean_gap(scores[pair[0]], scores[pair[1]]) for pair in pairs}
-    apart = np.zeros((number, number), dtype=bool)
-    better = np.zeros((number, number), dtype=bool)
-    for pair, value in zip(pairs, adjusted.tolist(), strict=True):
-        if value < LEVEL:
-            first, second = pair if gaps[pair] > 0 else pair[::-1]
-            better[first, second] = True
-            apart[pair] = apart[pair[::-1]] = True
-    ranks = _ranks(scores)
-    means = np.array([_mean(row) for row in scores])
-    order = np.argsort(-np.where(np.isnan(means), -np.inf, means), kind="stable")
-    letters = _letters(~apart, order)
-    return [
-        Ranked(
-            names[one],
-            float(means[one]),
-            _mean(ranks[one]),
-            int(1 + better[:, one].sum()),
-            int(number - better[one].sum()),
-            letters[one],
-            int((~np.isnan(scores[one])).sum()),
-        )
-        for one in order.tolist()
-    ]
+    tested = {pair: (gap, p) for pair, (gap, p) in pairs.items() if p is not None}
+    adjusted = holm([p for _, p in tested.values()])
+    return {
+        (pair if gap > 0 else (pair[1], pair[0]))
+        for (pair, (gap, _)), p in zip(tested.items(), adjusted, strict=True)
+        if p <= 1 - LEVEL
+    }
 
 
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def _mean_gap(first: Floats, second: Floats) -> float:
-    return _mean(first - second)
-
-
-def _ranks(scores: Floats) -> Floats:
-    """Return the ranks (M, T) within each task, 1 the best, ties their mean; NaN where no score."""
-    from scipy.stats import rankdata
-
-    ranks = np.full(scores.shape, np.nan)
-    for task in range(scores.shape[1]):
-        known = ~np.isnan(scores[:, task])
-        ranks[known, task] = rankdata(-scores[known, task])
-    return ranks
-
-
-def over_tasks(scores: Floats) -> dict[tuple[int, int], float]:
-    """Return the p-value of each pair over their common tasks: a paired t-test.
+def _standings(
+    found: Mapping[str, tuple[float | None, float | None, int]], better: Iterable[Pair]
+) -> tuple[Standing, ...]:
+    """Return standings, the best rank first; without ranks by what the verdicts leave.
 
     Args:
-        scores: (M, T), NaN where a contestant has none.
+        found: method → (score, rank, tasks).
+        better: pairs (better, worse).
     """
-    from scipy.stats import t
+    verdicts = set(better)
+    low = {name: 1 + sum((other, name) in verdicts for other in found) for name in found}
+    high = {name: len(found) - sum((name, other) in verdicts for other in found) for name in found}
 
-    found = {}
-    for pair in combinations(range(len(scores)), 2):
-        gap = scores[pair[0]] - scores[pair[1]]
-        gap = gap[~np.isnan(gap)]
-        if len(gap) < LEAST_TASKS:
-            continue
-        error = gap.std(ddof=1) / np.sqrt(len(gap))
-        if error > 0:
-            found[pair] = float(2 * t.sf(abs(gap.mean()) / error, len(gap) - 1))
-        else:
-            found[pair] = 0.0 if gap.mean() else 1.0
-    return found
+    def place(name: str) -> tuple[bool, float]:
+        rank = found[name][1]
+        return rank is None, low[name] + high[name] if rank is None else rank
+
+    order = sorted(found, key=place)
+    ties = letters(order, verdicts)
+    return tuple(
+        Standing(name, *found[name][:2], low[name], high[name], ties[name], found[name][2])
+        for name in order
+    )
 
 
-def within_task(
-    number: int, difference: Callable[[int, int], float | None]
-) -> dict[tuple[int, int], float]:
-    """Return the p-value of each pair within a task; none where there is no interval.
+def letters(order: Sequence[str], better: Iterable[Pair]) -> dict[str, str]:
+    """Return letters of each method: two share one exactly where neither is surely better.
+
+    Insert and absorb (Piepho 2004): all methods begin in one set; each verdict splits the sets that
+    hold both; a set within another is dropped. What is left are the largest sets of ties.
 
     Args:
-        number: M.
-        difference: (i, j) → p-value of their paired difference, or None.
+        order: methods; the letters run along it.
+        better: pairs (better, worse).
     """
-    found = {pair: difference(*pair) for pair in combinations(range(number), 2)}
-    return {pair: p for pair, p in found.items() if p is not None}
-
-
-def _letters(alike: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> list[str]:
-    """Return the letters of each contestant: one for every maximal set of such as are alike."""
-    place = {one: number for number, one in enumerate(order.tolist())}
-    sets = sorted(_cliques(alike), key=lambda one: sorted(place[member] for member in one))
-    letters = [""] * len(alike)
-    for number, members in enumerate(sets):
-        for member in members:
-            letters[member] += _letter(number)
-    return letters
+    place = {name: number for number, name in enumerate(order)}
+    groups = [frozenset(order)] if order else []
+    for first, second in sorted(better, key=lambda pair: (place[pair[0]], place[pair[1]])):
+        split: list[frozenset[str]] = []
+        for group in groups:
+            both = first in group and second in group
+            split += [group - {first}, group - {second}] if both else [group]
+        whole = dict.fromkeys(split)
+        groups = [one for one in whole if not any(one < other for other in whole)]
+    groups.sort(key=lambda group: sorted(place[name] for name in group))
+    return {
+        name: "".join(_letter(number) for number, group in enumerate(groups) if name in group)
+        for name in order
+    }
 
 
 def _letter(number: int) -> str:
-    turn, letter = divmod(number, 26)
-    return "abcdefghijklmnopqrstuvwxyz"[letter] + (str(turn) if turn else "")
-
-
-def _cliques(alike: npt.NDArray[np.bool_]) -> list[frozenset[int]]:
-    """Return the maximal sets whose members are all alike (Bron and Kerbosch 1973, algorithm 457,
-    with a pivot)."""
-    neighbours = [set(np.flatnonzero(row).tolist()) - {n} for n, row in enumerate(alike)]
-    found: list[frozenset[int]] = []
-
-    def extend(chosen: set[int], open_: set[int], closed: set[int]) -> None:
-        if not open_ and not closed:
-            found.append(frozenset(chosen))
-            return
-        pivot = max(open_ | closed, key=lambda one: len(neighbours[one] & open_))
-        for one in sorted(open_ - neighbours[pivot]):
-            extend(chosen | {one}, open_ & neighbours[one], closed & neighbours[one])
-            open_ = open_ - {one}
-            closed = closed | {one}
-
-    extend(set(), set(range(len(alike))), set())
-    return found
+    """Return a … z, then a1 … z1, a2 …"""
+    round_, place = divmod(number, 26)
+    return chr(ord("a") + place) + (str(round_) if round_ else "")
