@@ -93,11 +93,14 @@ class Predicted(NamedTuple):
         values: (M,) or (M, T) predictions for the units tested, in their order.
         chosen: the chosen setting, one per target.
         unconverged: number of fits that stopped before they converged.
+        errors: how wrong the chosen setting was where it was judged, one per target: of two tables
+            of features on one fold, the better judged has less. The default probes say it.
     """
 
     values: npt.NDArray[Any]
     chosen: tuple[float, ...]
     unconverged: int
+    errors: tuple[float, ...] = ()
 
 
 def load_probe(name: str) -> ModuleType:

@@ -69,13 +69,15 @@ def fit_predict_folds(
         for learnt, out in pairs
     ]
     paths = iter(in_threads(logistic_path, judging, task_bytes))
-    best, late = [], []
+    best, wrong, late = [], [], []
     for own, known, pairs in zip(classes, names, judged, strict=True):
         found = [next(paths) for _ in pairs]
         guesses = np.concatenate([guess for guess, _ in found], axis=1)
         truth = own[np.concatenate([out for _, out in pairs])]
+        scores = [macro_f1_of(truth, guess, len(known)) for guess in guesses]
         # Of equal scores the first: the strongest penalty.
-        best.append(int(np.argmax([macro_f1_of(truth, guess, len(known)) for guess in guesses])))
+        best.append(int(np.argmax(scores)))
+        wrong.append(1.0 - max(scores))
         late.append(sum(count for _, count in found))
     finals = [
         (x, own, fold.learnt(), tested, fold.tested(), one + 1)
@@ -83,8 +85,10 @@ def fit_predict_folds(
     ]
     found = in_threads(logistic_path, finals, task_bytes)
     return [
-        Predicted(known[path[-1]], (float(PENALTIES[one]),), before + count)
-        for known, one, before, (path, count) in zip(names, best, late, found, strict=True)
+        Predicted(known[path[-1]], (float(PENALTIES[one]),), before + count, (error,))
+        for known, one, error, before, (path, count) in zip(
+            names, best, wrong, late, found, strict=True
+        )
     ]
 
 

@@ -83,16 +83,24 @@ def fit_predict_folds(
     else:
         found = _from_products(features, targets, folds, tested)
     return [
-        Predicted(values.reshape(-1, *target.shape[1:]), tuple(PENALTIES[best].tolist()), 0)
-        for values, best in found
+        Predicted(
+            values.reshape(-1, *target.shape[1:]),
+            tuple(PENALTIES[_least(errors)].tolist()),
+            0,
+            tuple(errors.min(axis=0).tolist()),
+        )
+        for values, errors in found
     ]
 
 
-def _means(y: Floats, fold: Fold) -> tuple[Floats, Integers]:
+def _means(y: Floats, fold: Fold) -> tuple[Floats, Floats]:
     """Return what is known without features: the mean, whatever the penalty."""
     mean = y[fold.learnt()].mean(axis=0)
-    strongest = np.full(len(mean), len(PENALTIES) - 1)
-    return np.tile(mean, (int(fold.testing.sum()), 1)), strongest
+    wrong = [
+        ((y[out] - y[learnt].mean(axis=0)) ** 2).sum(axis=0) for learnt, out in fold.judgements()
+    ]
+    errors = np.tile(np.sum(wrong, axis=0), (len(PENALTIES), 1))
+    return np.tile(mean, (int(fold.testing.sum()), 1)), errors
 
 
 def _least(errors: Floats) -> Integers:
@@ -105,15 +113,15 @@ def _least(errors: Floats) -> Integers:
 
 def _from_products(
     x: npt.NDArray[Any], y: Floats, folds: Sequence[Fold], tested: npt.NDArray[Any]
-) -> list[tuple[Floats, Integers]]:
-    """Return per fold the predictions (M, T) and which penalties (T,) they were made with."""
+) -> list[tuple[Floats, Floats]]:
+    """Return per fold the predictions (M, T), with the penalties of the least errors (P, T)."""
 
     def judge(learnt: Integers, out: Integers) -> Floats:
         path = ridge_path(x[learnt], y[learnt], x[out])
         return np.asarray(((path - y[out]) ** 2).sum(axis=1))
 
-    def predict(fold: Fold, best: Integers) -> Floats:
-        learnt = fold.learnt()
+    def predict(fold: Fold, wrong: Floats) -> Floats:
+        learnt, best = fold.learnt(), _least(wrong)
         train, test = standardise(x[learnt], tested[fold.testing])
         mean = y[learnt].mean(axis=0)
         system, right, turn = _equations(train, y[learnt] - mean)
@@ -123,9 +131,9 @@ def _from_products(
     task_bytes = 32 * len(x) * max(x.shape[1], 1)
     judged = [fold.judgements() for fold in folds]
     errors = iter(in_threads(judge, [pair for pairs in judged for pair in pairs], task_bytes))
-    best = [_least(np.sum([next(errors) for _ in pairs], axis=0)) for pairs in judged]
-    values = in_threads(predict, list(zip(folds, best, strict=True)), task_bytes)
-    return list(zip(values, best, strict=True))
+    summed = [np.sum([next(errors) for _ in pairs], axis=0) for pairs in judged]
+    values = in_threads(predict, list(zip(folds, summed, strict=True)), task_bytes)
+    return list(zip(values, summed, strict=True))
 
 
 def ridge_path(
@@ -168,18 +176,16 @@ class _Fit(NamedTuple):
         mean: (D,) of their features, in the frame.
         weights: (D, T).
         target_mean: (T,).
-        best: (T,) which penalties.
     """
 
     mean: Floats
     weights: Floats
     target_mean: Floats
-    best: Integers
 
 
 def _from_sums(
     x: npt.NDArray[Any], y: Floats, folds: Sequence[Fold], tested: npt.NDArray[Any]
-) -> list[tuple[Floats, Integers]]:
+) -> list[tuple[Floats, Floats]]:
     """Return what `_from_products` does, to rounding."""
     frame = scaling(x)
     parts = _sums(x, y, frame, folds)
@@ -191,7 +197,7 @@ def _from_sums(
         if number >= 0
     ]
     found = iter(in_threads(_errors, left_out))
-    errors = [sum(next(found) for number in runs if number >= 0) for runs in parts]
+    errors = [np.sum([next(found) for number in runs if number >= 0], axis=0) for runs in parts]
     finals = [
         whole if fold.refit else runs[-1]
         for fold, whole, runs in zip(folds, wholes, parts, strict=True)
@@ -204,10 +210,10 @@ def _from_sums(
     ]
     values = iter(in_threads(_predict, asked))
     every = []
-    for fit, fold in zip(fits, folds, strict=True):
+    for wrong, fold in zip(errors, folds, strict=True):
         count = len(chunks(fold.tested(), x.shape[1]))
         own = [next(values) for _ in range(count)]
-        every.append((np.concatenate([np.zeros((0, y.shape[1])), *own]), fit.best))
+        every.append((np.concatenate([np.zeros((0, y.shape[1])), *own]), wrong))
     return every
 
 
@@ -271,7 +277,7 @@ def _fit(train: Moments, errors: Floats) -> _Fit:
     mean, inverse, system, right = _prepared(train)
     best = _least(errors)
     solved = system.solve(right, train.n * PENALTIES[best])
-    return _Fit(mean, inverse[:, None] * solved, train.y / train.n, best)
+    return _Fit(mean, inverse[:, None] * solved, train.y / train.n)
 
 
 def _predict(x: npt.NDArray[Any], rows: Integers, frame: Scaling, fit: _Fit) -> Floats:
