@@ -5,6 +5,7 @@ import shlex
 import shutil
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, town: Town) -> Made:
     folder = tmp_path_factory.mktemp("lock")
     workspace = copy_data(Workspace(town.workspace), folder / "made")
     options = BenchOptions((KEY,), probes=("ridge",), seed=3)
-    write_splits(workspace, KEY, options)
+    for seed in (3, 7):
+        write_splits(workspace, KEY, replace(options, seed=seed))
     held = (workspace.split_file(KEY, LABEL, 3), 1)
     how = RunOptions(overrides=FEW, without=("coords",), hold_out=held)
     create_run(workspace, open_city(workspace, KEY), str(OWN), how)

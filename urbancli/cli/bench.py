@@ -190,7 +190,8 @@ def _compare_contestants(result: "BenchResult", names: tuple[str, str], *, json:
     from urbancli.bench.comparison import compare_contestants
     from urbancli.report.compared import render_paired
 
-    rows = compare_contestants(result.rows, *names, result.difference)
+    answered = [row for number, row in enumerate(result.rows) if number in result.given]
+    rows = compare_contestants(answered, *names, result.difference)
     if json:
         print_json(rows)
     else:

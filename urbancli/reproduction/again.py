@@ -12,6 +12,7 @@ from urbancli.bench.comparison import IDENTITY, Key, keyed
 from urbancli.bench.contestants import UNTRAINED, title
 from urbancli.bench.preparation import load_split, prepare
 from urbancli.bench.run import BenchOptions, BenchResult, bench
+from urbancli.bench.seeds import JOINT
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.layers import open_city
 from urbancli.reproduction.lock import COUNTS, SCORE, WEIGHTS, external_text, versions
@@ -267,8 +268,8 @@ def score_differences(
     mine, locked = keyed(rows), keyed(lock["rows"])
     found: list[Difference] = []
     for key, row in locked.items():
-        trained_anew = row["run"] in anew and row["method"] != UNTRAINED
-        found += _differences(key, row, mine.get(key), allowed[row["metric"]][trained_anew])
+        other = not set(anew).isdisjoint(row["run"].split(JOINT)) and row["method"] != UNTRAINED
+        found += _differences(key, row, mine.get(key), allowed[row["metric"]][other])
     return found, len(set(mine) - set(locked))
 
 
