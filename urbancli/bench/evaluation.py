@@ -241,6 +241,28 @@ def answer_together(
         folds: those to predict; default all.
         tested: (U, D) features of the units as they are predicted, where those differ.
     """
+    return _answered(exams, features, folds, tested)[0]
+
+
+def answer_and_judge(
+    exams: Sequence[Exam], features: npt.NDArray[Any]
+) -> tuple[list[Answers], Floats]:
+    """Return the answers of `answer_together`, and what tells which features are the better ones.
+
+    Returns:
+        Answers, and per fold and exam (F, T) how wrong the probe was where the fold's training
+        units judged its setting: never on test units.
+    """
+    answers, errors = _answered(exams, features)
+    return answers, np.array(errors)
+
+
+def _answered(
+    exams: Sequence[Exam],
+    features: npt.NDArray[Any],
+    folds: Sequence[int] | None = None,
+    tested: npt.NDArray[Any] | None = None,
+) -> tuple[list[Answers], list[tuple[float, ...]]]:
     first = exams[0]
     target = np.stack([exam.target for exam in exams], axis=1)
     predicted = np.zeros(target.shape, dtype=target.dtype)
@@ -258,11 +280,13 @@ def answer_together(
         scored |= fold.testing
         unconverged += result.unconverged
     seen = features if tested is None else tested
+    errors = [result.errors for result in results]
     missing = int((np.isnan(seen).any(axis=1) & scored).sum())
-    return [
+    answers = [
         Answers(predicted[:, number], baseline[:, number], scored, missing, unconverged)
         for number in range(len(exams))
     ]
+    return answers, errors
 
 
 def group_sums(exam: Exam, answers: Answers, scored: Mask, *, whole: bool = False) -> Floats:
