@@ -1,19 +1,20 @@
 """The places of a benchmark's contestants: per task, and per city over its tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from urbancli.bench.contestants import UNTRAINED, title
 from urbancli.bench.controls import APPENDED, CONSTANT
-from urbancli.bench.ranking import over_tasks, rank, within_task
+from urbancli.bench.ranking import rank
 from urbancli.bench.rows import Row
 from urbancli.bench.seeds import JOINT
+from urbancli.bench.statistics import Interval
 
 if TYPE_CHECKING:
     from urbancli.bench.run import BenchResult
+
+PAPER = ("split", "split_seed", "probe")
 
 
 def places(result: "BenchResult") -> list[dict[str, Any]]:
@@ -24,7 +25,7 @@ def places(result: "BenchResult") -> list[dict[str, Any]]:
 
     Returns:
         Rows of `city`, `task` (empty: over the tasks of the city) and the fields of
-        `ranking.Ranked`; best mean first.
+        `ranking.Standing`; the best first.
     """
     found: list[dict[str, Any]] = []
     rows = [row for row in result.rows if _counts(row)]
@@ -32,19 +33,19 @@ def places(result: "BenchResult") -> list[dict[str, Any]]:
     rows = [row for row in rows if row["run"] not in joint]
     for city in dict.fromkeys(row["city"] for row in rows):
         mine = [row for row in rows if row["city"] == city]
-        tasks = list(dict.fromkeys(row["task"] for row in mine))
-        by_task = [_first_paper([row for row in mine if row["task"] == task]) for task in tasks]
-        names = list(dict.fromkeys(title(row) for part in by_task for row in part))
-        scores = np.full((len(names), len(tasks)), np.nan)
-        for column, (task, part) in enumerate(zip(tasks, by_task, strict=True)):
-            by_name = {title(row): row for row in part}
-            for line, name in enumerate(names):
-                scores[line, column] = by_name[name]["value"] if name in by_name else np.nan
-            one = rank(names, scores[:, [column]], _pairs(result, names, by_name))
-            found += [{"city": city, "task": task, **asdict(each)} for each in one if each.tasks]
+        tasks = dict.fromkeys(row["task"] for row in mine)
+        first = [_first_paper([row for row in mine if row["task"] == task]) for task in tasks]
+        asked = {(title(row), row["task"]): row for part in first for row in part}
+        scores = {key: float(row["value"]) for key, row in asked.items()}
+        ranking = rank(scores, _difference(result, asked))
+        parts = dict(ranking.by_task)
         if len(tasks) > 1:
-            every = rank(names, scores, over_tasks(scores))
-            found += [{"city": city, "task": "", **asdict(each)} for each in every]
+            parts[""] = ranking.overall
+        found += [
+            {"city": city, "task": task, **asdict(one)}
+            for task, ones in parts.items()
+            for one in ones
+        ]
     return found
 
 
@@ -61,19 +62,17 @@ def _counts(row: Row) -> bool:
 
 def _first_paper(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of the first split and probe: the default ones, where they are among them."""
-    first = tuple(rows[0][name] for name in ("split", "split_seed", "probe"))
-    return [r for r in rows if tuple(r[n] for n in ("split", "split_seed", "probe")) == first]
+    first = [rows[0][name] for name in PAPER]
+    return [row for row in rows if [row[name] for name in PAPER] == first]
 
 
-def _pairs(
-    result: "BenchResult", names: Sequence[str], rows: dict[str, Row]
-) -> dict[tuple[int, int], float]:
-    """Return the p-values of paired differences within a task; none of rows of several seeds."""
+def _difference(result: "BenchResult", asked: Mapping[tuple[str, str], Row]) -> Any:
+    """Return the paired difference of two contestants on a task; None of rows of several seeds."""
 
-    def p(first: int, second: int) -> float | None:
-        pair = [rows.get(names[one]) for one in (first, second)]
-        if not result.given or any(row is None or JOINT in row["run"] for row in pair):
+    def difference(first: str, second: str, task: str) -> Interval | None:
+        pair = [asked[name, task] for name in (first, second)]
+        if any(JOINT in row["run"] for row in pair) or not result.given:
             return None
-        return result.difference(*(row for row in pair if row is not None)).p
+        return result.difference(*pair)
 
-    return within_task(len(names), p)
+    return difference

@@ -1,6 +1,5 @@
 """Who is better over the tasks of a city, and who cannot be told apart, as a terminal table."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +33,11 @@ def render_ranking(places: Sequence[Mapping[str, Any]], console: "Console") -> N
         for place in mine:
             interval = f"{place['low']} to {place['high']}"
             table.add_row(
-                place["name"], _number(place["mean"]), _number(place["mean_rank"]), interval,
+                place["method"], _number(place["value"]), _number(place["rank"]), interval,
                 place["ties"], str(place["tasks"]),
             )  # fmt: skip
         console.print(table)
 
 
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}".replace("-", "−")
