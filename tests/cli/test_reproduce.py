@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Urban
-from urbancli.workspace import Workspace
+from urbancli.workspace import Workspace, read_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,6 +175,23 @@ def test_train_and_bench_take_from_urban_toml(project: Path, made: Path, urban: 
     assert done.code == 0 and "suite cookie; drop satellite; probes ridge" in done.err, done.err
     assert {row["probe"] for row in done.json()["rows"]} == {"ridge"}
     assert f"rows: {made.parent / made.name.partition('.')[0]}.parquet" in done.err
+
+
+def test_results_and_contestants_are_compared(project: Path, made: Path, urban: Urban) -> None:
+    result = made.with_name(f"{made.name.partition('.')[0]}.parquet")
+    done = urban("-w", project, "bench", "--compare", result, result)
+    assert done.code == 0 and "0 lie outside the other's interval" in done.out, done.err
+    names = ("urbanfusion", "concatenation (control, entities=tagcounts)")
+    rows = urban("-w", project, "bench", "--compare", *names, "--json").json()
+    assert {row["task"] for row in rows} == {"population_density", "crime", "greenness"}
+    scores = {(row["method"], row["settings"], row["task"], row["drop_at"]): row["value"]
+              for row in read_table(result)[0].to_pylist()}  # fmt: skip
+    for row in rows:
+        assert row["difference"] == pytest.approx(row["first_value"] - row["second_value"])
+        key = ("concatenation", "entities=tagcounts", row["task"], row["drop_at"])
+        assert row["second_value"] == scores[key]
+    done = urban("-w", project, "bench", "--compare", "urbanfusion", "concatenation")
+    assert done.code == 2 and "names several: give one of" in done.err.splitlines()[-1]
 
 
 @pytest.mark.soak

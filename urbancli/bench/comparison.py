@@ -52,6 +52,19 @@ def methods_of_runs(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {row["run"]: row["method"] for row in rows if row["run"] and row["method"] != UNTRAINED}
 
 
+def asked_text(row: Mapping[str, Any]) -> str:
+    """Return in words what a row was asked: city, task, split, probe, and what was missing."""
+    parts = [
+        row["city"], row["task"], row["split"], row["probe"],
+        f"learnt in {row['train_city']}" if row["train_city"] else "",
+        f"with {row['few_shot']:,} units here" if row["train_city"] else "",
+        f"without {row['drop']}" if row["drop"] else "",
+        "at test only" if row["drop_at"] == "test" else "",
+        f"{row['imputation']} imputed" if row["imputation"] else "",
+    ]  # fmt: skip
+    return " ".join(filter(None, parts))
+
+
 # --- two results -----------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from urbancli.bench.comparison import asked_text
 from urbancli.bench.contestants import title
 from urbancli.bench.rows import Row
 from urbancli.report.sheets import MINUS, interval_text
@@ -118,11 +119,7 @@ def _side(row: Row, name: str) -> str:
 
 
 def _where(row: Row) -> str:
-    folds = {"folds": None}
-    without = f"without {row['drop']}" if row["drop"] else ""
-    at = "at test only" if row["drop_at"] == "test" else ""
-    parts = [row["city"], row["task"], row["split"], row["probe"], without, at, row["imputation"]]
-    return f"{title({**folds, **row})}: {' '.join(filter(None, parts))}"
+    return f"{title({'folds': None, **row})}: {asked_text(row)}"
 
 
 def render_paired(rows: Sequence[Row], console: "Console | None" = None) -> None:
@@ -137,12 +134,8 @@ def render_paired(rows: Sequence[Row], console: "Console | None" = None) -> None
     console.print(f"{first} minus {second}, paired; 95 % intervals", style="bold")
     table = _table("task", "", numbers=("first", "second", "difference"))
     for row in rows:
-        without = f"without {row['drop']}" if row["drop"] else ""
-        at = "at test only" if row["drop_at"] == "test" else ""
-        learnt = f"learnt in {row['train_city']}" if row["train_city"] else ""
-        parts = [row["city"], row["task"], row["split"], row["probe"], learnt, without, at]
         scores = [interval_text(row[f"{side}_value"], None, None) for side in ("first", "second")]
         gap = interval_text(row["difference"], row["low"], row["high"])
         said = "; ".join(filter(None, [verdict(row["low"], row["high"]), row["warning"]]))
-        table.add_row(" ".join(filter(None, parts)), said, *scores, gap)
+        table.add_row(asked_text(row), said, *scores, gap)
     console.print(table)

@@ -8,6 +8,7 @@ from typing import Any
 from urbancli.bench.rows import Row, described
 from urbancli.city import SYNTHETIC
 from urbancli.report.terminal import (
+    METRICS,
     in_detail,
     is_run,
     paper_of,
@@ -21,7 +22,7 @@ Notes = Sequence[Mapping[str, str]]
 
 MINUS = "−"
 
-METRICS = {"r2": "R²", "r2_free": "squared correlation", "macro_f1": "macro-F1"}
+MEASURES = {**METRICS, "r2_free": "squared correlation"}
 
 BOLD_MEANS = (
     "bold: the best, and all whose intervals overlap with its own, so that they are not told apart"
@@ -141,7 +142,7 @@ def _sheet(rows: Sequence[Row], remarks: tuple[str, ...]) -> Sheet:
             _line(row, number in best, usual, footnotes) for number, row in enumerate(part)
         )
         parts.append((said, lines))
-    about = [METRICS.get(rows[0]["metric"], rows[0]["metric"]), f"{rows[0]['probe']} probe"]
+    about = [MEASURES[rows[0]["metric"]], f"{rows[0]['probe']} probe"]
     if scored:
         about += ["learnt in another city"] if rows[0]["train_city"] else [split_text(scored[0])]
         about.append(f"{usual[0]:,} units in {usual[1]:,} groups")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urbancli.bench.comparison import IDENTITY, Key, keyed
+from urbancli.bench.comparison import asked_text, keyed
 from urbancli.bench.contestants import UNTRAINED, title
 from urbancli.bench.preparation import load_split, prepare
 from urbancli.bench.run import BenchOptions, BenchResult, bench
@@ -269,21 +269,14 @@ def score_differences(
     found: list[Difference] = []
     for key, row in locked.items():
         other = not set(anew).isdisjoint(row["run"].split(JOINT)) and row["method"] != UNTRAINED
-        found += _differences(key, row, mine.get(key), allowed[row["metric"]][other])
+        found += _differences(row, mine.get(key), allowed[row["metric"]][other])
     return found, len(set(mine) - set(locked))
 
 
 def _differences(
-    key: Key, locked: Mapping[str, Any], row: Mapping[str, Any] | None, allowed: float
+    locked: Mapping[str, Any], row: Mapping[str, Any] | None, allowed: float
 ) -> Iterator[Difference]:
-    about = dict(zip(IDENTITY, key, strict=False))
-    who = title(locked)
-    missing = f"without {about['drop']}" if about["drop"] else ""
-    learnt = f"learnt in {about['train_city']}" if about["train_city"] else ""
-    at = "at test only" if about["drop_at"] == "test" else ""
-    filled = f"{about['imputation']} imputed" if about["imputation"] else ""
-    parts = [about["city"], about["task"], about["split"], about["probe"]]
-    where = " ".join(filter(None, [*parts, learnt, missing, at, filled]))
+    who, where = title(locked), asked_text(locked)
     if row is None:
         yield Difference(who, where, "value", locked["value"], MISSING)
         return
