@@ -159,8 +159,8 @@ def _fetch_command(key: str, lock: Mapping[str, Any], labels: set[str]) -> str:
     if area.get("origin") == "synthetic":
         return words[0]
     if area.get("origin") != "table":
-        west, south, east, north = shapely.from_wkt(area["area"]).bounds
-        words.append(f"--bbox {west:.7g},{south:.7g},{east:.7g},{north:.7g}")
+        box = (f"{side:.7f}".rstrip("0") for side in shapely.from_wkt(area["area"]).bounds)
+        words.append(f"--bbox {','.join(box)}")
     for layer, plan in sorted(lock["layers"].items()):
         local = OPTION_OF.get(plan.get("source", _source_of(layer)))
         files = [one["file"] for one in plan.get("inputs", [])]
