@@ -257,7 +257,7 @@ def title(row: Mapping[str, Any]) -> str:
     if not row["run"]:
         kind = "file" if row["pretraining"] == FILE else "control"
         return f"{row['method']} ({', '.join([kind, *filter(None, [row['settings']])])})"
-    held = ["inductive" + (f" {row['folds']}" if row["folds"] else "")]
+    held = ["inductive" + (f" {folds}" if (folds := row.get("folds")) else "")]
     parts = [
         row["preset"],
         *([row["settings"]] if row["settings"] else []),
