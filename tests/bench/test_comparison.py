@@ -58,6 +58,8 @@ def test_names_of_runs_are_no_identity_but_their_methods_are() -> None:
 def test_whether_the_intervals_hold_each_others_value() -> None:
     (one,) = compare_results([row("a", 0.5)], [row("a", 0.58, low=0.57, high=0.6)])
     assert one["second_in_first"] and not one["first_in_second"]
+    (one,) = compare_results([row("a", 0.7)], [row("a", 0.5)])
+    assert not one["second_in_first"] and not one["first_in_second"]
     (one,) = compare_results([row("a", 0.5)], [row("a", 0.58, low=None, high=None)])
     assert one["second_in_first"] and one["first_in_second"] is None
 

@@ -99,7 +99,7 @@ def test_a_broken_score_is_told(project: Path, made: Path, urban: Urban, tmp_pat
 
     path = rewritten(made, tmp_path, change)
     done = urban("-w", project, "reproduce", path, "--check")
-    assert done.code == 5
+    assert done.code == 5 and "a new --workspace makes all anew" in done.err
     assert done.err.splitlines()[-1].startswith(f"error: 2 of {len(content['rows'])} rows are not")
     assert "−1.0e−02" in done.out and "untrained" in done.out
     assert f"{content['rows'][number][value]:.5f}".replace("-", "−") in done.out

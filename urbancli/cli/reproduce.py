@@ -47,35 +47,58 @@ def command(
             raise UsageError("urban.toml holds no scores to compare with: give a result's lock")
         _make(workspace, lock, as_json=json)
         return
-    from urbancli.reproduction import (
-        bench_again,
-        input_notes,
-        read_lock,
-        score_differences,
-        tolerances,
-        train_again,
-        trained_anew,
-    )
+    from urbancli.reproduction import read_lock, tolerances
 
     pinned = read_lock(lock)
     allowed = tolerances(pinned, tolerance or [])
     _check_versions(pinned, refuse=same_versions)
     _check_data(workspace, lock, pinned, go_on=other_data, as_json=json)
+    result, anew = _again(workspace, pinned)
+    if check:
+        _compare(lock, pinned, result, allowed, anew, as_json=json)
+        return
+    say(f"made again, but not compared with {lock}: --check compares")
+    if json:
+        print_json({"rows": result.rows, "notes": result.notes})
+
+
+def _again(workspace: "Workspace", pinned: dict[str, Any]) -> "tuple[BenchResult, set[str]]":
+    """Return the result of a lock made again, and the runs in it that have other weights."""
+    from urbancli.reproduction import bench_again, input_notes, train_again, trained_anew
+
+    if kept := set(pinned["runs"]) & set(workspace.runs()):
+        say(
+            f"{len(kept)} runs are there and kept, as answers are: a new --workspace makes all anew"
+        )
     with progress_bar() as progress:
         runs = train_again(workspace, pinned, progress, say)
-    notes, anew = input_notes(pinned, runs), trained_anew(pinned, runs)
-    for note in notes:
+    for note in input_notes(pinned, runs):
         say(note)
+    anew = trained_anew(pinned, runs)
     if anew:
         say(f"{len(anew)} of {len(runs)} runs have other weights than the lock's, to the bit")
     with progress_bar() as progress:
         result = bench_again(workspace, pinned, runs, progress)
     say(f"rows: {result.path}")
-    if not check:
-        say(f"made again, but not compared with {lock}: --check compares")
-        if json:
-            print_json({"rows": result.rows, "notes": result.notes})
-        return
+    return result, anew
+
+
+def _compare(
+    lock: Path,
+    pinned: dict[str, Any],
+    result: "BenchResult",
+    allowed: "dict[str, tuple[float, float]]",
+    anew: set[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Compare the scores with the lock's, and print what differs.
+
+    Raises:
+        ReproductionError: anything does.
+    """
+    from urbancli.reproduction import score_differences
+
     found, more = score_differences(pinned, result.rows, allowed, anew)
     if more:
         say(f"{more:,} rows here are not in the lock, and are not compared")
@@ -84,19 +107,19 @@ def command(
         f"{metric} {same:g}" + (f", of other weights {other:g}" if anew else "")
         for metric, (same, other) in allowed.items()
     )
-    if json:
+    if as_json:
         facts = {"within_tolerance": not found, "rows": compared, "tolerances": allowed}
         facts |= {"other_weights": sorted(anew), "result": str(result.path)}
-        print_json({**facts, "differences": [asdict(one) for one in found], "notes": notes})
+        print_json({**facts, "differences": [asdict(one) for one in found]})
     elif found:
         _render(found)
     else:
         print(f"reproduced: {compared:,} rows of {pinned['result']} within tolerance ({within})")
     if found:
+        apart = len({(one.what, one.where) for one in found})
         raise ReproductionError(
-            f"{len({(one.what, one.where) for one in found}):,} of {compared:,} rows are not those "
-            f"of {lock} ({within}): the table names them; the notes above say what else is not as "
-            "it was"
+            f"{apart:,} of {compared:,} rows are not those of {lock} ({within}): the table names "
+            "them; the notes above say what else is not as it was"
         )
 
 
