@@ -181,10 +181,10 @@ def _difference(name: str, found: Interval) -> Row:
 
 
 def retention_notes(rows: Sequence[Row]) -> list[str]:
-    """Return retention over all tasks per contestant and drop, in words."""
+    """Return retention over all tasks per contestant and single drop, in words."""
     triples: dict[tuple[str, str, str], list[tuple[float, float, float]]] = {}
     for row in rows:
-        if row["retention"] is not None:
+        if row["retention"] is not None and not set(row["drop"]) & set("+=:"):
             key = (described(row), row["drop"], row["drop_at"])
             triples.setdefault(key, []).append(row["_triple"])
     notes = []
