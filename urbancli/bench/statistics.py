@@ -257,10 +257,9 @@ def _widened(
     without = np.zeros(groups)
     for seeds, weight in sides:
         without += weight * np.mean([deletions(one, score) for one in seeds], axis=0)
-    alike, df = resemblance(groups, round(range_in_groups, 2))
-    share, each = LEARNING[kind]
+    factor, df = widening(kind, groups, range_in_groups)
     spread = (groups - 1) / groups * ((without - without.mean()) ** 2).sum()
-    terms = [(float(spread) * alike * (1 + share + each * alike / groups), df)]
+    terms = [(factor * float(spread), df)]
     for own in scores:
         if len(own) > 1:
             terms.append((float(own.var(ddof=1)) / len(own), len(own) - 1.0))
@@ -274,6 +273,19 @@ def _widened(
     return Interval(
         value, value - reaches, value + reaches, n, groups, False, error, df, p, warning
     )
+
+
+def widening(kind: tuple[str, bool], groups: int, range_in_groups: float) -> tuple[float, float]:
+    """Return the factor k of the jackknife's variance, and its degrees of freedom ν.
+
+    Args:
+        kind: of `LEARNING`.
+        groups: G.
+        range_in_groups: the label's correlation range in sides of a group.
+    """
+    alike, df = resemblance(groups, round(range_in_groups, 2))
+    share, each = LEARNING[kind]
+    return alike * (1 + share + each * alike / groups), df
 
 
 @functools.cache
