@@ -111,10 +111,23 @@ def score_papers(stage: Stage, papers: Sequence[Paper]) -> list[Row]:
             paper = papers[number]
             for row in part:
                 row["_given"] = Given.of(paper, answers, row)
-            rows[number] = part + (seed_rows(part, paper.exam) if paper.exam is not None else [])
+            rows[number] = _with_seeds(part, paper)
         done += len(together) * len(stage.conditions) * len(stage.contestants)
     stage.progress(f"bench {stage.city.key}", done, total)
     return [row for number in range(len(papers)) for row in rows[number]]
+
+
+def _with_seeds(rows: list[Row], paper: Paper) -> list[Row]:
+    """Return the rows of a paper with those over several seeds, each behind its condition's."""
+    if paper.exam is None:
+        return rows
+    every = rows + seed_rows(rows, paper.exam)
+    order = {key: place for place, key in enumerate(dict.fromkeys(map(_condition, rows)))}
+    return sorted(every, key=lambda row: order[_condition(row)])
+
+
+def _condition(row: Row) -> tuple[str, str]:
+    return str(row["drop"]), str(row["drop_at"])
 
 
 def takes(contestant: Contestant, condition: Condition, paper: Paper) -> bool:
