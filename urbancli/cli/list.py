@@ -19,6 +19,7 @@ KINDS = (
     "encoders",
     "modalities",
     "probes",
+    "splits",
     "suites",
 )
 
@@ -61,7 +62,7 @@ def _names(kind: str, workspace: "Workspace") -> list[str]:
 
         groups = [f"{name} = {' + '.join(parts)}" for name, parts in MODALITY_GROUPS.items()]
         return [*MODALITIES, *groups]
-    folders = {"methods": "methods", "probes": "bench.probes"}
+    folders = {"methods": "methods", "probes": "bench.probes", "splits": "bench.splits"}
     if kind not in folders:
         raise unknown("kind", kind, KINDS)
     return plugins.names(folders[kind])
