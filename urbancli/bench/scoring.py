@@ -133,16 +133,19 @@ def _condition(row: Row) -> tuple[str, str]:
 def takes(contestant: Contestant, condition: Condition, paper: Paper) -> bool:
     """Return whether a contestant is put to a condition at all.
 
-    Everybody to the whole and to each single drop with the probe fitted on what is left; the rest
-    is asked of runs and concatenations, of those probes that are the default of their kind, or, of
-    other probes, where a single modality or group is dropped. What is missing at test is imputed
-    for concatenations, but not for every subset.
+    Everybody to the whole, and, with the default probe of its kind, to each single drop with the
+    probe fitted on what is left; the rest is asked of runs and concatenations. So are single drops
+    with other probes, and those alone. What is missing at test is imputed for concatenations, but
+    not for every subset.
     """
     if condition == Condition():
         return True
     # A constant and a file of embeddings read no modality that could be missing.
-    if not contestant.modalities or not (paper.usual or condition.single):
+    if not contestant.modalities:
         return False
+    if not paper.usual:
+        plain = condition.single and condition.at == "both"
+        return plain and (contestant.trained or contestant.method == CONCATENATION)
     if condition.imputation:
         few = condition.single or not condition.spoiling.gone
         return few and contestant.blocks is not None and contestant.method == CONCATENATION
