@@ -214,7 +214,8 @@ def _components(whole: Contestant, width: int) -> Contestant:
     """Return the principal components of a concatenation, standardised, the `width` largest.
 
     They are those of the units of a label, whole; a spoilt unit is projected on the same ones, its
-    missing values at their means.
+    missing values at their means. They are given in random directions of their space: a probe
+    brings every column to one size, which would make the least component as large as the first.
     """
 
     def values(material: Material, spoiling: Spoiling) -> Values:
@@ -222,16 +223,22 @@ def _components(whole: Contestant, width: int) -> Contestant:
         spoilt = full if spoiling == WHOLE else whole.on_units(material, spoiling)
         known, own = standardise(full, spoilt)
         mean, axes = _axes(known, width)
-        return np.asarray((own - mean) @ axes, dtype=np.float32)
+        turned = axes @ _rotation(axes.shape[1])
+        return np.asarray((own - mean) @ turned, dtype=np.float32)
 
     return replace(
         whole,
         method=COMPONENTS,
         on_units=values,
         settings=_joined(whole.settings, f"{width} wide"),
-        identity=[COMPONENTS, width, whole.identity],
+        identity=[COMPONENTS, 2, width, whole.identity],
         blocks=None,
     )
+
+
+def _rotation(size: int) -> npt.NDArray[np.float64]:
+    """Return a random orthogonal matrix (size, size), always the same one."""
+    return np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
 
 
 def _axes(x: npt.NDArray[np.float64], width: int) -> tuple[Any, npt.NDArray[np.float64]]:

@@ -307,9 +307,14 @@ def group_sums(exam: Exam, answers: Answers, scored: Mask, *, whole: bool = Fals
 
 
 def score(exam: Exam, answers: Answers) -> Interval:
-    """Return the task's metric over all scored units."""
+    """Return the task's metric over all scored units; its interval ends where scores do."""
     parts = group_sums(exam, answers, answers.scored)
-    return interval(parts, metric_of(exam), int(answers.scored.sum()), exam.split.range_in_groups)
+    units = int(answers.scored.sum())
+    found = interval(parts, metric_of(exam), units, exam.split.range_in_groups)
+    if found.low is None or found.high is None:
+        return found
+    least = 0.0 if exam.task.kind == "classification" else -np.inf
+    return replace(found, low=max(found.low, least), high=min(found.high, 1.0))
 
 
 def plain_score(exam: Exam, answers: Answers) -> float:

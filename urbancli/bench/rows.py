@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
         "difference_untrained": _NUMBER, "difference_untrained_low": _NUMBER,
         "difference_untrained_high": _NUMBER,
         "params": _WHOLE, "flops": _WHOLE, "seconds": _NUMBER, "peak_mb": _NUMBER,
-        "warning": _TEXT, "note": _TEXT,
+        "warning": _TEXT, "difference_warning": _TEXT, "note": _TEXT,
     }
 )  # fmt: skip
 """A row of a result: one contestant, one task, one split, one probe, one condition.
@@ -46,7 +46,8 @@ where it was fitted on everything; `imputation` how a control's missing features
 `value` is null where there is no score, and `note` says why. `seed` is that of the training;
 `removed` the mean over folds of training units that touch a test unit; `inflation` how much higher
 the score is with random folds; `difference_full` the score minus that with nothing missing, paired,
-as the differences to controls are. `flops` are of embedding one place, `seconds` and `peak_mb` of
+as the differences to controls are; `warning` and `difference_warning` say where intervals lie
+outside their valid range. `flops` are of embedding one place, `seconds` and `peak_mb` of
 training."""
 
 NAMES = tuple(SCHEMA.names)
@@ -88,6 +89,7 @@ def blank(city: str, paper: Paper, contestant: Contestant, condition: Condition,
         "seconds": contestant.seconds,
         "peak_mb": contestant.peak_mb,
         "warning": "",
+        "difference_warning": "",
         "note": note,
     }
 
@@ -177,7 +179,8 @@ def _beside(condition: Condition) -> Condition:
 
 def _difference(name: str, found: Interval) -> Row:
     key = f"difference_{name}"
-    return interval_columns(found, key, f"{key}_low", f"{key}_high")
+    columns = interval_columns(found, key, f"{key}_low", f"{key}_high")
+    return {**columns, "difference_warning": found.warning}
 
 
 def retention_notes(rows: Sequence[Row]) -> list[str]:

@@ -22,8 +22,9 @@ def render_ranking(places: Sequence[Mapping[str, Any]], console: "Console") -> N
         tasks = max(place["tasks"] for place in mine)
         console.print(f"\n{city} · ranks over {tasks} tasks", style="bold")
         console.print(
-            "rank interval: 1 + those surely better to all but those surely worse, 95 % for all "
-            "pairs at once (Holm); who shares a letter is not told apart; tasks are the sample",
+            "mean score: R² and macro-F1 alike; rank interval: 1 + those surely better to all but "
+            "those surely worse, 95 % for all pairs at once (Holm); who shares a letter is not "
+            "told apart; tasks are the sample; the constant and untrained twins are left out",
             style="dim", highlight=False,
         )  # fmt: skip
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SHARED = "†"
 """Behind a score whose label shares its source with a modality that was read."""
 
+DOUBTED = "‡"
+"""Behind a score whose interval lies outside the range where simulated cities bear it out."""
+
 METRICS = {"r2": "R²", "macro_f1": "macro-F1"}
 
 
@@ -98,7 +101,9 @@ def difference_text(row: Row, other: str) -> str | None:
         return None
     within = "" if low is None else f" [{signed(low)}, {signed(high)}]"
     dropped = f"{without_text(row)}: " if row["drop"] else ""
-    return f"{dropped}{title(row)} − {other}: {signed(value)}{within}: {verdict(low, high)}"
+    doubt = f" {DOUBTED}" if row["difference_warning"] else ""
+    said = f"{signed(value)}{within}: {verdict(low, high)}{doubt}"
+    return f"{dropped}{title(row)} − {other}: {said}"
 
 
 def _verdicts(rows: Sequence[Row]) -> Iterator[str]:
@@ -213,6 +218,8 @@ def _score(row: Row) -> str:
     value = f"{row['value']:.3f}".replace("-", "−")
     if row["leak"] not in {"", "unknown"}:
         value += SHARED
+    if row["warning"]:
+        value += DOUBTED
     if row["too_few"]:
         return f"{value} too few"
     low, high = (f"{row[end]:.3f}".replace("-", "−") for end in ("low", "high"))
@@ -223,6 +230,13 @@ def _percent(row: Row) -> str:
     if row["retention"] is None:
         return "n/a"
     return f"{row['retention']:.0%}".replace("-", "−")
+
+
+def _remedy(shared: Sequence[str]) -> str:
+    """Return how to score without what shares a label's source."""
+    if len(shared) == 1:
+        return f"--drop {shared[0]} scores without"
+    return "--subsets scores without all of them"
 
 
 def _counts(rows: Sequence[Row]) -> Iterator[str]:
@@ -248,12 +262,13 @@ def _counts(rows: Sequence[Row]) -> Iterator[str]:
             )
         if row["note"]:
             yield f"{title(row)}{without}: {row['note']}"
-    yield from dict.fromkeys(row["warning"] for row in rows if row["warning"])
+    for name in ("warning", "difference_warning"):
+        yield from dict.fromkeys(f"{DOUBTED} {row[name]}" for row in rows if row[name])
     shared = {name for row in rows if not row["drop"] for name in row["leak"].split(",")}
     if named := sorted(shared - {"", "unknown"}):
         yield (
             f"{SHARED} reads {' or '.join(named)}, from which the label may have been made too: an "
-            f"unfair advantage; --drop {named[0]} scores without"
+            f"unfair advantage; {_remedy(named)}"
         )
     if "unknown" in shared:
         yield "from which modalities the label was made is unknown: a leak cannot be excluded"
