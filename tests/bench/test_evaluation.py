@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 
 from urbancli.bench.evaluation import (
     answer,
+    answer_spoilt,
     answer_together,
     at_random,
     compare,
@@ -80,6 +81,22 @@ def test_missing_features_are_counted_and_stand_for_the_mean() -> None:
     everything = answer(exam, np.full_like(x, np.nan))
     assert score(exam, everything).value == pytest.approx(0, abs=1e-12)
     assert everything.imputed == 120
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_spoilt_tables_are_answered_as_one_by_one(kind: str) -> None:
+    task, values, split, touch, x = exam_of(kind)
+    exam = make_exam(task, values, split, touch)
+    rng = np.random.default_rng(2)
+    tables = [x + rng.normal(size=x.shape), np.where(rng.uniform(size=x.shape) < 0.1, np.nan, x)]
+    for folds in (None, [1, 2]):
+        together = answer_spoilt([exam], x, tables, folds)
+        for table, (found,) in zip(tables, together, strict=True):
+            (alone,) = answer_together([exam], x, folds, table)
+            np.testing.assert_allclose(found.predicted, alone.predicted, rtol=1e-9, atol=1e-9)
+            np.testing.assert_array_equal(found.baseline, alone.baseline)
+            np.testing.assert_array_equal(found.scored, alone.scored)
+            assert (found.imputed, found.unconverged) == (alone.imputed, alone.unconverged)
 
 
 def test_a_comparison_is_on_the_units_that_both_were_asked() -> None:

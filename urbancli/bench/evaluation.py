@@ -244,6 +244,51 @@ def answer_together(
     return _answered(exams, features, folds, tested)[0]
 
 
+def answer_spoilt(
+    exams: Sequence[Exam],
+    features: npt.NDArray[Any],
+    spoilt: Sequence[npt.NDArray[Any]],
+    folds: Sequence[int] | None = None,
+) -> list[list[Answers]]:
+    """Return, for each spoilt table, what `answer_together` returns with it as `tested`.
+
+    Every fold is fitted once: the tables stand below the features as units that are only tested.
+
+    Args:
+        exams: see `answer_together`.
+        features: (U, D) to learn from.
+        spoilt: S tables (U, D) to predict from.
+        folds: those to predict; default all.
+    """
+    units, copies = len(features), len(spoilt)
+    grown = tuple(_grown(fold, copies) for fold in exams[0].folds)
+    every = [replace(one, target=np.tile(one.target, copies + 1), folds=grown) for one in exams]
+    found = answer_together(every, np.concatenate([features, *spoilt]), folds)
+    answers = []
+    for number, table in enumerate(spoilt):
+        part = slice((number + 1) * units, (number + 2) * units)
+        lacks = np.isnan(table).any(axis=1)
+        answers.append([
+            Answers(
+                one.predicted[part], one.baseline[part], one.scored[part],
+                int((lacks & one.scored[part]).sum()), one.unconverged,
+            )
+            for one in found
+        ])  # fmt: skip
+    return answers
+
+
+def _grown(fold: Fold, copies: int) -> Fold:
+    """Return a fold with copies of the units below them, of which those tested are predicted."""
+    below = len(fold.testing) * copies
+    return Fold(
+        np.concatenate([fold.training, np.zeros(below, dtype=bool)]),
+        np.concatenate([np.zeros_like(fold.testing), np.tile(fold.testing, copies)]),
+        np.concatenate([fold.inner, np.full(below, -1, dtype=np.int64)]),
+        fold.refit,
+    )
+
+
 def answer_and_judge(
     exams: Sequence[Exam], features: npt.NDArray[Any]
 ) -> tuple[list[Answers], Floats]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from urbancli.bench.answers import AnswerBook
 from urbancli.bench.contestants import Contestant
 from urbancli.bench.controls import CONCATENATION
-from urbancli.bench.evaluation import Answers, Exam, answer_together, at_random
+from urbancli.bench.evaluation import Answers, Exam, answer_spoilt, answer_together, at_random
 from urbancli.bench.imputation import Imputer
 from urbancli.bench.papers import Paper
 from urbancli.bench.rows import Row, blank, comparisons, inflation, scores
@@ -24,6 +24,9 @@ from urbancli.spoiling import WHOLE
 from urbancli.workspace import fingerprint
 
 Progress = Callable[[str, int, int], None]
+
+AHEAD_BYTES = 256 << 20
+"""Spoilt features that one fit is asked about at a time."""
 
 RANDOM_SEED = 0
 """Of the random folds that a spatial score is compared with: the same draw for all."""
@@ -166,6 +169,7 @@ class _Sitting:
         self._done, self._total = progress
         self._whole: dict[int, npt.NDArray[np.float32]] = {}
         self._imputers: dict[int, Imputer] = {}
+        self._ahead: dict[tuple[Any, Condition], list[Answers]] = {}
         self.answers: list[dict[tuple[int, Condition], Answers]] = [{} for _ in papers]
 
     def rows(self) -> list[list[Row]]:
@@ -268,34 +272,65 @@ class _Sitting:
         ]  # fmt: skip
 
         def give(missing: Sequence[Exam]) -> Sequence[Answers]:
-            learnt, tested = self._features(index, condition, missing)
-            return answer_together(missing, learnt, folds, tested)
+            if condition.at == "test":
+                return self._at_test(index, condition, missing, folds)
+            return answer_together(missing, self._learnt(index, condition), folds)
 
         return stage.book.answers(facts, exams, give)
 
-    def _features(
-        self, index: int, condition: Condition, exams: Sequence[Exam]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any] | None]:
-        """Return features to learn from, (U, D), and those of the predicted units if others."""
+    def _at_test(
+        self,
+        index: int,
+        condition: Condition,
+        exams: Sequence[Exam],
+        folds: tuple[int, ...] | None,
+    ) -> list[Answers]:
+        """Return the answers under a condition at test, from one fit for all such conditions.
+
+        Those that follow are answered along with it, as many as `AHEAD_BYTES` hold, and kept.
+        """
+        key = (index, folds, tuple(exam.question for exam in exams))
+        if (key, condition) not in self._ahead:
+            stage, whole = self._stage, self._learnt(index, Condition())
+            later = stage.conditions[list(stage.conditions).index(condition) :]
+            asked = [one for one in later if one.at == "test" and self._asked(index, one)]
+            asked = asked[: max(1, AHEAD_BYTES // max(whole.nbytes, 1))]
+            tables = [self._tested(index, one, exams) for one in asked]
+            found = answer_spoilt(exams, whole, tables, folds)
+            self._ahead = {(key, one): given for one, given in zip(asked, found, strict=True)}
+        return self._ahead[key, condition]
+
+    def _asked(self, index: int, condition: Condition) -> bool:
+        stage, contestant = self._stage, self._stage.contestants[index]
+        gone = condition.spoiling.gone
+        if gone and contestant.why_not(condition.spoiling, stage.city.modalities()):
+            return False
+        return takes(contestant, condition, self._papers[0])
+
+    def _learnt(self, index: int, condition: Condition) -> npt.NDArray[np.float32]:
+        """Return the features that a probe is fitted on under a condition, (U, D)."""
         contestant, material = self._stage.contestants[index], self._papers[0].material
-        spoiling = condition.spoiling
-        if index not in self._whole:
-            self._whole = {index: contestant.on_units(material, WHOLE)}
-        whole = self._whole[index]
         if condition == Condition():
-            return whole, None
-        if condition.imputation:
-            assert contestant.blocks is not None
-            spoilt = contestant.blocks(material, spoiling)
-            if index not in self._imputers:
-                known = contestant.blocks(material, WHOLE)
-                self._imputers = {index: Imputer(exams[0].folds, known)}
-            return whole, self._imputers[index].fill(spoilt, condition.imputation)
-        values = contestant.on_units(material, spoiling)
-        if condition.at == "test":
-            return whole, values
+            if index not in self._whole:
+                self._whole = {index: contestant.on_units(material, WHOLE)}
+            return self._whole[index]
+        values = contestant.on_units(material, condition.spoiling)
         # Columns of what is gone, empty everywhere, only cost time.
-        return values[:, ~np.isnan(values).all(axis=0)], None
+        return values[:, ~np.isnan(values).all(axis=0)]
+
+    def _tested(
+        self, index: int, condition: Condition, exams: Sequence[Exam]
+    ) -> npt.NDArray[np.float32]:
+        """Return the features that units are predicted from under a condition at test, (U, D)."""
+        contestant, material = self._stage.contestants[index], self._papers[0].material
+        if not condition.imputation:
+            return contestant.on_units(material, condition.spoiling)
+        assert contestant.blocks is not None
+        if index not in self._imputers:
+            known = contestant.blocks(material, WHOLE)
+            self._imputers = {index: Imputer(exams[0].folds, known)}
+        spoilt = contestant.blocks(material, condition.spoiling)
+        return self._imputers[index].fill(spoilt, condition.imputation)
 
 
 def folds_of(
