@@ -1,20 +1,23 @@
 """Every kind of split: a law for all, and what each promises."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.bench.test_splits import EAST, NORTH, circles, scattered, smooth_field
+from tests.bench.test_splits import EAST, GRID, NORTH, circles, scattered, smooth_field
 from urbancli import plugins
 from urbancli.bench.evaluation import make_exam
 from urbancli.bench.splits import buffered, cityrep, random, spatial, urbanfusion
 from urbancli.bench.splits._files import load_kind, split_file
-from urbancli.bench.splits.base import Units, classes_of, near, vanishing
+from urbancli.bench.splits.base import Units, classes_of, make_units, near, vanishing
 from urbancli.bench.tasks.base import Task
 from urbancli.errors import UrbanError, UsageError
+from urbancli.grid import Grid
 from urbancli.workspace import sha256
 
 KINDS = plugins.names("bench.splits")
@@ -145,11 +148,58 @@ def test_a_buffer_that_leaves_too_little_is_cut_and_said() -> None:
     assert any("too few training units" in text for text in split.warnings)
 
 
-def test_near_is_every_pair_by_itself() -> None:
-    units = scattered(60, 4)
-    found = near(units, 700.0).toarray()
-    expected = [[a.distance(b) <= 700.0 for b in units.shape] for a in units.shape]
+def odd_shapes() -> Units:
+    """Points, lines, a horseshoe, two far parts of one unit, and one large among small ones."""
+    rng = np.random.default_rng(4)
+    shapes = list(scattered(40, 4).shape)
+    shapes += [shapely.Point(EAST + x, NORTH + y) for x, y in rng.uniform(0, 9000, (20, 2))]
+    shapes.append(shapely.LineString([(EAST, NORTH), (EAST + 4000, NORTH + 9000)]))
+    ring = shapely.Point(EAST + 4500, NORTH + 4500).buffer(4000)
+    shapes.append(ring.difference(shapely.Point(EAST + 4500, NORTH + 4800).buffer(3800)))
+    shapes.append(shapely.union(shapes[0].buffer(50), shapes[30].buffer(300)))
+    shapes.append(shapely.box(EAST + 6000, NORTH, EAST + 9000, NORTH + 3000))
+    ids = np.array([f"u{number}" for number in range(len(shapes))], dtype=object)
+    footprint = GRID.unproject_geometry(np.array(shapes, dtype=object))
+    return make_units(GRID, ids, np.asarray(footprint), "odd")
+
+
+@pytest.mark.parametrize("distance_m", [0.01, 300.0, 700.0, 2500.0])
+def test_near_is_every_pair_by_itself(distance_m: float) -> None:
+    units = odd_shapes()
+    found = near(units, distance_m).toarray()
+    expected = np.array([[a.distance(b) <= distance_m for b in units.shape] for a in units.shape])
     np.testing.assert_array_equal(found, expected)
+    assert 0 < expected.mean() < 1
+
+
+# --- real labels -----------------------------------------------------------------------------
+
+
+def test_random_folds_test_beside_what_they_learn(real_data: Path) -> None:
+    """Delhi's 841 land-cover patches overlap: at random, every one has a neighbour in training."""
+    with (real_data / "delhi/landcover_patches.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    centre = np.array([[float(row["lon"]), float(row["lat"])] for row in rows])
+    half = 64 * (77.31997 - 77.06) / 2894
+    footprint = shapely.box(*(centre - half).T, *(centre + half).T)
+    ids = np.array([f"p{number}" for number in range(len(rows))], dtype=object)
+    units = make_units(Grid(32643), ids, footprint, "land_cover")
+    classes = np.array([row["class_name"] for row in rows])
+    touch = near(units, 0.0).toarray()
+    shares = {}
+    for kind in KINDS:
+        module = load_kind(kind)
+        split = module.make(units, indicators(classes), (module.SEEDS or (0,))[0], 5)
+        tested = split.fold == 0
+        learnt = ~tested if split.validation is None else ~tested & ~split.validation
+        shares[kind] = touch[np.ix_(tested, learnt)].any(axis=1).mean()
+        # Cropland, 20 patches, is the rarest class that is told apart: no fold loses it.
+        numbers = classes_of(indicators(classes), split.group)
+        assert numbers is not None and (classes[numbers >= 0] == "Cropland").sum() in (0, 20)
+        for number in np.unique(numbers[numbers >= 0]):
+            assert (numbers[learnt] == number).any(), (kind, number)
+    assert shares["random"] > 0.99 and shares["urbanfusion"] > 0.95
+    assert shares["spatial"] < 0.4 and shares["spatial"] == shares["buffered"]
 
 
 # --- CityRep ---------------------------------------------------------------------------------

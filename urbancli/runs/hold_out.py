@@ -56,8 +56,9 @@ def held_out_places(
     if not {"fold", "geometry"} <= set(table.column_names) or "label" not in facts:
         raise UrbanError(f"{split_file} is no split file: `urban bench --splits` writes them")
     folds = table.column("fold").to_numpy()
-    if fold not in folds:
-        raise unknown("fold", str(fold), [str(number) for number in np.unique(folds)])
+    if fold < 0 or fold not in folds:
+        tested = np.unique(folds[folds >= 0])
+        raise unknown("fold", str(fold), [str(number) for number in tested])
     weights = align(geometries(table)[folds == fold], places).weights
     touched = np.asarray(weights.sum(axis=0)).ravel() > 0
     if not touched.any():

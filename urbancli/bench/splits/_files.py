@@ -5,7 +5,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from urbancli import plugins
 from urbancli.bench.splits.base import ALGORITHM, Floats, Split, Units, hilbert_ranks
@@ -35,6 +37,10 @@ def split_file(
         target: (U, K) see `correlation_range`.
         pins: JSON-able facts on which a split depends, `seed` among them; all are kept in the file.
         folds: wanted number of folds.
+
+    Raises:
+        NotScored: the units cannot be split so.
+        UrbanError: the file is of other units, or not as it was written.
     """
     pins = {**pins, "kind": kind, "folds_wanted": folds, "algorithm": ALGORITHM}
     if path.is_file():
@@ -63,21 +69,26 @@ def split_file(
 
 
 def _read_split(path: Path, units: Units) -> Split:
-    """Return the split of a file in the order of `units`."""
+    """Return the split of a file in the order of `units`.
+
+    Raises:
+        UrbanError: the file is of other units, or not as it was written.
+    """
     table, facts = read_table(path)
+    if fault := _fault(table, facts):
+        raise UrbanError(f"{path} is a broken split file ({fault}): delete it and run again")
     row_of = {unit: row for row, unit in enumerate(table.column("unit_id").to_pylist())}
     if set(row_of) != set(units.unit_id):
         raise UrbanError(f"{path} holds other units than its label: delete it and run again")
     rows = np.array([row_of[unit] for unit in units.unit_id])
     group = table.column("group").to_numpy(zero_copy_only=False).astype(object)[rows]
-    cells = cells_of_ids(group)
     validation = None
     if "validation" in table.column_names:
         validation = table.column("validation").to_numpy(zero_copy_only=False).astype(bool)[rows]
     return Split(
         facts["kind"],
         group,
-        hilbert_ranks(cells),
+        hilbert_ranks(cells_of_ids(group)),
         table.column("fold").to_numpy()[rows],
         validation,
         facts["apart"],
@@ -88,3 +99,44 @@ def _read_split(path: Path, units: Units) -> Split:
         tuple(facts["warnings"]),
         sha256(path),
     )
+
+
+def _fault(table: pa.Table, facts: dict[str, Any]) -> str:
+    """Return in what a split file is not as it was written, or nothing.
+
+    A score on such a file would look like any other: it might learn from what it tests.
+    """
+    if missing := sorted({"unit_id", "group", "fold"} - set(table.column_names)):
+        return f"no column '{missing[0]}'"
+    if empty := [name for name in table.column_names if table.column(name).null_count]:
+        return f"no value in column '{empty[0]}'"
+    if len(pc.unique(table.column("unit_id"))) < len(table):
+        return "a unit stands in it twice"
+    fold = table.column("fold")
+    if not pa.types.is_integer(fold.type):
+        return "folds are no whole numbers"
+    folds = fold.to_numpy()
+    if set(folds.tolist()) - {-1} != set(range(facts["folds"])):
+        return f"it says {facts['folds']} folds and has others"
+    group = table.column("group")
+    try:
+        cells_of_ids(group.combine_chunks())
+    except UrbanError:
+        return "a group is no square"
+    if facts["apart"] and len(set(zip(group.to_pylist(), folds, strict=True))) > len(
+        group.unique()
+    ):
+        return "a group is in two folds"
+    return _fault_of_validation(table, folds)
+
+
+def _fault_of_validation(table: pa.Table, folds: npt.NDArray[Any]) -> str:
+    if "validation" not in table.column_names:
+        return "units that are never tested, and none that choose" if (folds < 0).any() else ""
+    column = table.column("validation")
+    if not pa.types.is_boolean(column.type):
+        return "column 'validation' says not yes or no"
+    choosing = column.to_numpy(zero_copy_only=False)
+    if not choosing.any():
+        return "no unit chooses settings"
+    return "a unit chooses settings and is tested" if (choosing & (folds >= 0)).any() else ""

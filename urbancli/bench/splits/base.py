@@ -310,14 +310,29 @@ def touching(units: Units, places: Places, weights: Any, window_m: float) -> Any
 def near(units: Units, distance_m: float) -> Any:
     """Return which units lie within a distance of each other: (U, U) boolean sparse (scipy CSR).
 
+    A point of each footprint tells most pairs apart: near where the points are, far where they are
+    farther than the distance and both footprints reach. Only the pairs between are measured.
+
     Args:
         units: the label's units.
         distance_m: between footprints, metres.
     """
     from scipy import sparse
 
-    first, second = shapely.STRtree(units.shape).query(
-        units.shape, predicate="dwithin", distance=distance_m
+    low, high = np.split(shapely.bounds(units.shape), 2, axis=1)
+    boxes = shapely.box(*(low - distance_m).T, *(high + distance_m).T)
+    first, second = shapely.STRtree(units.shape).query(boxes)
+    first, second = first[first < second], second[first < second]
+    point = shapely.get_coordinates(shapely.point_on_surface(units.shape))
+    reach = np.hypot(*np.maximum(point - low, high - point).T)
+    apart = np.hypot(*(point[first] - point[second]).T)
+    found = apart <= distance_m
+    unsure = ~found & (apart <= distance_m + reach[first] + reach[second])
+    found[unsure] = shapely.dwithin(
+        units.shape[first[unsure]], units.shape[second[unsure]], distance_m
     )
-    ones = np.ones(len(first), dtype=bool)
-    return sparse.csr_array((ones, (first, second)), shape=(len(units), len(units)))
+    pairs = np.column_stack([first[found], second[found]])
+    own = np.column_stack([np.arange(len(units))] * 2)
+    rows, columns = np.concatenate([pairs, pairs[:, ::-1], own]).T
+    ones = np.ones(len(rows), dtype=bool)
+    return sparse.csr_array((ones, (rows, columns)), shape=(len(units), len(units)))
