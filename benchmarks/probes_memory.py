@@ -3,8 +3,8 @@
     python -m benchmarks.probes_memory [UNITS [WIDTH [PROBE ...]]]   (1000000 768 ridge logistic)
 
 SYNTHETIC features (float32) are made in memory, in a process of their own for each probe: 3.07 GB
-of the 6 are the features themselves. Ridge predicts 8 targets in 5 folds, the penalty chosen on 4
-inner folds each, logistic 5 classes in one of these folds. `peak_gb` is the most that the process
+of the 6 are the features themselves. Ridge predicts 8 targets in 5 folds with the penalty chosen on
+4 inner folds each, logistic 5 classes in one of these folds. `peak_gb` is the most that the process
 ever held (VmHWM, the interpreter and its packages with it), `beyond_mb` what it held beside the
 features, `met` whether every peak is at most 6 GB. The neural network needs no more, but hours;
 gradient boosting copies the features of a fit, and neighbours of a million units take days.

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.probes_memory import measure
 from urbancli import plugins
+from urbancli.bench.probes import boosting, mlp
 from urbancli.bench.probes.base import DEFAULTS, Fold, load_probe, nested, probes_of
 from urbancli.errors import UsageError
 
@@ -14,6 +16,14 @@ UNITS = 150
 GROUPS = np.arange(UNITS) // 5
 RUNS = [np.arange(UNITS) * 3 // UNITS == one for one in range(3)]
 FOLDS = [nested(~run, run, GROUPS) for run in RUNS]
+
+
+@pytest.fixture(autouse=True)
+def sooner(monkeypatch) -> None:
+    """Fewer hidden units, epochs and trees: the same steps."""
+    monkeypatch.setattr(mlp, "HIDDEN", (48, 24))
+    monkeypatch.setattr(mlp, "LEARNING_RATE", 0.01)
+    monkeypatch.setattr(boosting, "MOST_TREES", 40)
 
 
 def data(kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -153,3 +163,12 @@ def test_one_target_is_a_column(name: str, kind: str) -> None:
         return
     (found,) = load_probe(name).fit_predict_folds(x, y[:, 0], FOLDS[:1])
     assert found.values.shape == (50,) and len(found.chosen) == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["ridge", "logistic"])
+def test_features_are_not_copied(name: str) -> None:
+    small, large = (measure(name, units, 256) for units in (150_000, 400_000))
+    more_mb = 250_000 * 256 * 4 / 1e6
+    assert large["beyond_mb"] - small["beyond_mb"] < 0.5 * more_mb
+    assert large["beyond_mb"] < 1000

@@ -10,7 +10,7 @@ from urbancli.bench.probes.base import Integers, Scaling
 
 Singles = npt.NDArray[np.float32]
 
-HELD_BYTES = 256 << 20
+HELD_BYTES = 64 << 20
 """A table up to this size is kept; of a larger one each part is made when it is asked for."""
 
 PART_BYTES = 4 << 20

@@ -7,8 +7,10 @@ features as a whole either: a million units of 768 leave no room for that.
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -177,19 +179,35 @@ def in_threads(
         tasks: arguments of each call.
         task_bytes: what one call takes; so many run at a time as fit into `TASKS_BYTES`.
     """
-    import scipy.linalg  # noqa: F401 - has a BLAS of its own, which is limited once it is loaded
-    from threadpoolctl import threadpool_limits
-
     cores = os.cpu_count() or 1
     most = max(1, TASKS_BYTES // max(task_bytes, 1))
     workers = max(1, min(cores, most, len(tasks)))
     threads = cores // workers if task_bytes > LARGE_BYTES else 1
 
     def begin() -> None:
-        threadpool_limits(threads, "openmp")  # holds for the thread that asks for it, till its end
+        limited(threads, "openmp")  # holds for the thread that asks for it, till its end
 
-    with threadpool_limits(threads, "blas"), ThreadPoolExecutor(workers, "", begin) as pool:
+    with limited(threads, "blas"), ThreadPoolExecutor(workers, "", begin) as pool:
         return list(pool.map(lambda task: function(*task), tasks))
+
+
+def limited(threads: int | None, kind: str) -> Any:
+    """Return a context in which libraries of a kind, `blas` or `openmp`, use so many threads.
+
+    They are those that are loaded by then. None changes nothing.
+    """
+    return _libraries("torch" in sys.modules, "sklearn" in sys.modules).limit(
+        limits=threads, user_api=kind
+    )
+
+
+@cache
+def _libraries(*loaded: bool) -> Any:
+    """Return the libraries with threads of their own; to look for them takes milliseconds."""
+    import scipy.linalg  # noqa: F401 - has a BLAS of its own
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 # --- scaling and imputation ----------------------------------------------------------------------
@@ -277,8 +295,6 @@ def eigen(gram: Floats) -> tuple[Floats, Floats]:
     Up to 1000 × 1000 on one thread: more bring little on idle cores, and on busy ones they wait
     for each other up to a hundred times as long as one thread takes.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1 if len(gram) <= 1000 else None, "blas"):
+    with limited(1 if len(gram) <= 1000 else None, "blas"):
         values, vectors = np.linalg.eigh(gram)
     return values, vectors

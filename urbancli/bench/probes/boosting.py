@@ -113,6 +113,8 @@ def fit_predict_folds(
         x_test: (N, D) features of units as they are predicted, where those differ.
         seed: see `_Model`.
     """
+    import sklearn.ensemble  # noqa: F401 - has threads of its own, limited once it is loaded
+
     tested = x if x_test is None else x_test
     regression = is_regression(y)
     names = None if regression else np.unique(y)

@@ -7,9 +7,9 @@ not known to us: 1e-3 and 1e-2 are PyTorch's own. Deviations:
 - Units are not left for validation: the last inner fold of the training units judges every epoch,
   and a net with as many epochs as were best learns from all of them. One inner fold and not all,
   for a net costs what thousands of ridges cost.
-- One net learns all targets, of deviation 1, together; it stops where their mean error is least,
-  and each target takes its own best epoch up to there. What the net says of a target therefore
-  depends, a little, on the targets beside it.
+- One net learns all targets, of deviation 1, together; it stops where their mean loss is least, and
+  each target takes the epoch up to there of its own least squared error, or best macro-F1. What the
+  net says of a target therefore depends, a little, on the targets beside it.
 - The last layer starts at 0, so that epoch 0 is the training mean, or the commonest class: a net
   that nothing is gained by is not used.
 - One seed a call.
@@ -86,12 +86,14 @@ def _fit_predict(
     make = _numbers if names is None else _classes
 
     learnt, out = fold.last_judgement()
-    goal, errors, last = make(targets, learnt), list[Floats](), 0
+    goal, last = make(targets, learnt), 0
+    errors, losses = list[Floats](), list[Floats]()
     for outputs in _epochs(x, learnt, goal, (x, out), seed):
-        errors.append(goal.error(goal.meant(outputs), targets[out]))
+        errors.append(goal.error(outputs, targets[out]))
+        losses.append(goal.loss(outputs, targets[out]))
         # A target that cannot be learnt, and is left at its mean, stops nobody.
-        last = int(np.minimum(errors, errors[0]).mean(axis=1).argmin())
-        if len(errors) - 1 - last >= PATIENCE:
+        last = int(np.minimum(losses, losses[0]).mean(axis=1).argmin())
+        if len(losses) - 1 - last >= PATIENCE:
             break
     best = np.argmin(errors[: last + 1], axis=0)
 
@@ -115,36 +117,48 @@ class _Goal(NamedTuple):
         wanted: (N, T) numbers in float32, or (N,) class numbers.
         bias: (K,) first outputs for every unit, those that say nothing.
         meant: the predictions (M, T) or (M,) of outputs (M, K).
-        error: how wrong (T,) predictions are, from them and the truth.
+        error: how wrong (T,) outputs are, given the truth: what an epoch is chosen by.
+        loss: the same, (T,) or (1,), that training goes down: what it is stopped by.
     """
 
     wanted: npt.NDArray[Any]
     bias: Floats
     meant: Callable[[Singles], npt.NDArray[Any]]
-    error: Callable[[npt.NDArray[Any], npt.NDArray[Any]], Floats]
+    error: Callable[[Singles, npt.NDArray[Any]], Floats]
+    loss: Callable[[Singles, npt.NDArray[Any]], Floats]
 
 
 def _numbers(targets: Floats, learnt: Integers) -> _Goal:
     own = scaling(targets, learnt)
     spread = np.array([1 / inverse if inverse else 0.0 for inverse in own.inverse])
-    return _Goal(
-        own.of(targets[learnt]).astype(np.float32),
-        np.zeros(targets.shape[1]),
-        lambda outputs: outputs * spread + own.mean,
-        lambda guess, truth: (((guess - truth) * own.inverse) ** 2).mean(axis=0),
-    )
+
+    def meant(outputs: Singles) -> Floats:
+        return np.asarray(outputs * spread + own.mean)
+
+    def error(outputs: Singles, truth: Floats) -> Floats:
+        return np.asarray((((meant(outputs) - truth) * own.inverse) ** 2).mean(axis=0))
+
+    wanted = own.of(targets[learnt]).astype(np.float32)
+    return _Goal(wanted, np.zeros(targets.shape[1]), meant, error, error)
 
 
 def _classes(classes: Integers, learnt: Integers) -> _Goal:
     count = int(classes.max()) + 1
     # A class that only judges know of is nearly, not quite, out of the question.
     shares = np.bincount(classes[learnt], minlength=count) + 1e-3
-    return _Goal(
-        classes[learnt],
-        np.log(shares / shares.sum()),
-        lambda outputs: outputs.argmax(axis=1),
-        lambda guess, truth: np.array([1 - macro_f1_of(truth, guess, count)]),
-    )
+
+    def meant(outputs: Singles) -> Integers:
+        return np.asarray(outputs.argmax(axis=1))
+
+    def error(outputs: Singles, truth: Integers) -> Floats:
+        return np.array([1 - macro_f1_of(truth, meant(outputs), count)])
+
+    def loss(outputs: Singles, truth: Integers) -> Floats:
+        scores = outputs - outputs.max(axis=1, keepdims=True)
+        own = scores[np.arange(len(truth)), truth]
+        return np.array([float((np.log(np.exp(scores).sum(axis=1)) - own).mean())])
+
+    return _Goal(classes[learnt], np.log(shares / shares.sum()), meant, error, loss)
 
 
 def _epochs(

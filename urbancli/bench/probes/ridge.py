@@ -66,14 +66,12 @@ def fit_predict_folds(
     features, target = np.asarray(x), np.asarray(y, dtype=np.float64)
     tested = features if x_test is None else np.asarray(x_test)
     targets = target.reshape(len(target), -1)
-    judged = [fold.judgements() for fold in folds]
-    least = min(
-        (min(len(fold.learnt()), *(len(learnt) for learnt, _ in pairs)))
-        for fold, pairs in zip(folds, judged, strict=True)
-    )
+    # Of each fold how many units every fit learns from, the last one included.
+    sizes = [[*(len(own) for own, _ in fold.judgements()), len(fold.learnt())] for fold in folds]
+    least = min((min(own) for own in sizes), default=0)
     width = features.shape[1]
     # Three products are kept of every part where values are missing.
-    sums_bytes = 24 * width**2 * sum(len(pairs) + 1 for pairs in judged)
+    sums_bytes = 24 * width**2 * sum(len(own) for own in sizes)
     if 0 < width <= least and sums_bytes <= SUMS_BYTES:
         found = _from_sums(features, targets, folds, tested)
     elif 0 < width <= least and len(folds) > 1:
