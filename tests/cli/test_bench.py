@@ -42,10 +42,11 @@ def test_formats_locks_and_comparisons(copied: Path, urban: Urban) -> None:
     lock = read_json(first.with_name(f"{first.stem}.lock.json"))
     assert lock["cities"][CITY] and len(lock["runs"]) == 1
     assert str(copied) not in first.with_name(f"{first.stem}.lock.json").read_text()
-    done = urban("-w", copied, "bench", "--seed", "1")
+    assert urban("-w", copied, "bench").code == 0
     (second,) = results(copied) - before - {first}
     told = urban("bench", "--compare", first, second)
-    assert told.code == 0 and "urbanfusion" in told.out, told.err
+    assert told.code == 0 and "0 lie outside the other's interval" in told.out, told.err
+    assert "rows are only in the first" in told.out and "in the second" not in told.out
     paired = urban("-w", copied, "bench", "--compare", "urbanfusion", "concatenation", "--json")
     rows = paired.json()
     assert {row["task"] for row in rows} == {"population_density", "cover"}

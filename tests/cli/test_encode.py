@@ -115,7 +115,7 @@ def test_a_run_whose_encoder_is_gone_is_not_scored_and_the_others_are(
     facts["data"]["encoders"]["naip"][0]["name"] = "gone"
     write_json(path, facts)
     done = urban("-w", workspace, "bench", "--json")
-    assert done.code == 0, done.err
+    assert done.code == 3 and "train it again" in done.err.splitlines()[-1], done.err
     rows = [row for row in done.json()["rows"] if row["method"] == "urbanfusion"]
     for row in rows:
         mine = row["run"] == _run_of(workspace, kept)

@@ -49,7 +49,8 @@ def test_one_city_alone(benched: Path, urban: Urban) -> None:
         ("data/*/stac/pois.json", "it is no JSON"),
         ("runs/*/embeddings.parquet", "embeddings.parquet has changed"),
         ("splits/*cover*", "not a whole Parquet file"),
-        ("results/bench-*", "not a whole Parquet file"),
+        ("results/bench-*.parquet", "not a whole Parquet file"),
+        ("results/answers/*", "not a whole Parquet file"),
     ],
 )
 def test_a_broken_file_is_listed_with_its_remedy(

@@ -18,9 +18,11 @@ SPLIT = pa.schema(
 
 RESULT = pa.schema([(name, pa.string()) for name in ("city", "task", "method")])
 
+ACCOUNT = pa.schema([(name, pa.string()) for name in ("city", "task", "modality", "quantity")])
+
 
 def check_outputs(workspace: Workspace, findings: Findings) -> None:
-    """Check the split files and results of a workspace."""
+    """Check the split files, results and answers of a workspace."""
     for path in sorted(workspace.root.glob("splits/*.parquet")):
         check = FileCheck(path, findings, "delete it and run `urban bench --splits` again")
         if (opened := open_checked(check, SPLIT)) is None:
@@ -33,11 +35,22 @@ def check_outputs(workspace: Workspace, findings: Findings) -> None:
                 unique.add(ids)
             geography.close()
             check.close(file.metadata.num_rows)
-    for path in sorted(workspace.results_dir().glob("*.parquet")):
-        check = FileCheck(path, findings, "delete it and run `urban bench` again")
-        if (opened := open_checked(check, RESULT)) is None:
-            continue
-        with opened[0] as file:
-            for group in range(file.num_row_groups):
-                file.read_row_group(group)
-            check.close(file.metadata.num_rows)
+    results, answers = workspace.results_dir(), workspace.answers_dir()
+    anew = "delete it and run `urban bench` again"
+    for paths, schema in (
+        (results.glob("bench-*.parquet"), RESULT),
+        (results.glob("account-*.parquet"), ACCOUNT),
+        (answers.glob("*.parquet"), pa.schema([])),
+    ):
+        for path in sorted(paths):
+            _check_rows(FileCheck(path, findings, anew), schema)
+
+
+def _check_rows(check: FileCheck, schema: pa.Schema) -> None:
+    """Check a file without geometry: that it is ours, whole, and holds some columns."""
+    if (opened := open_checked(check, schema)) is None:
+        return
+    with opened[0] as file:
+        for group in range(file.num_row_groups):
+            file.read_row_group(group)
+        check.close(file.metadata.num_rows)
