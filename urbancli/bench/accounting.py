@@ -15,7 +15,7 @@ from urbancli.errors import UrbanError
 from urbancli.spoiling import WHOLE
 from urbancli.workspace import fingerprint, read_table, write_table
 
-VERSION = 1
+VERSION = 2
 """Raised whenever equal inputs would give another account."""
 
 _TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int64()

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from urbancli.bench.accounting import SCHEMA as ACCOUNT_SCHEMA
 from urbancli.bench.accounting import accounts
+from urbancli.bench.alignment_measures import run_alignment
 from urbancli.bench.answers import AnswerBook
 from urbancli.bench.contestants import FILE, Contestant, from_file, trained, untrained
 from urbancli.bench.controls import CONSTANT, controls, with_coordinates
@@ -97,6 +98,7 @@ class BenchResult:
         path: of the rows as Parquet.
         gaps: what was asked and could not be scored, in a line each.
         account: rows of the information account, where it was asked for.
+        alignment: rows of `alignment_measures` of every run, with `city` and `run`, likewise.
         given: number of a row → the answers behind it, where it has a score of its own city.
     """
 
@@ -105,6 +107,7 @@ class BenchResult:
     path: Path
     gaps: tuple[str, ...] = ()
     account: Sequence[Row] = ()
+    alignment: Sequence[Row] = ()
     given: Mapping[int, Given] = field(default_factory=dict)
 
     @cached_property
@@ -161,7 +164,17 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
     if options.account:
         table = pa.Table.from_pylist(told.account, schema=ACCOUNT_SCHEMA)
         write_table(path.with_name(f"account-{path.name.removeprefix('bench-')}"), table, {})
-    return BenchResult(rows, told.notes, path, tuple(dict.fromkeys(told.gaps)), told.account, given)
+        table = pa.Table.from_pylist(told.alignment)
+        write_table(path.with_name(f"alignment-{path.name.removeprefix('bench-')}"), table, {})
+    return BenchResult(
+        rows,
+        told.notes,
+        path,
+        tuple(dict.fromkeys(told.gaps)),
+        told.account,
+        told.alignment,
+        given,
+    )
 
 
 def read_result(path: Path) -> list[Row]:
@@ -211,6 +224,7 @@ class _Told:
     gaps: list[str] = field(default_factory=list)
     stages: dict[str, tuple[Stage, list[Paper]]] = field(default_factory=dict)
     account: list[Row] = field(default_factory=list)
+    alignment: list[Row] = field(default_factory=list)
 
     def say(self, city: str, task: str, notes: Sequence[str]) -> None:
         """Add notes about a city and task, each once."""
@@ -271,6 +285,12 @@ def _bench_city(
     told.rows.extend(score_papers(stage, papers))
     if options.account:
         told.account.extend(accounts(stage, papers))
+        told.alignment.extend(
+            {"city": key, "run": run.name, **row}
+            for run in runs
+            if not run.mismatch(city)
+            for row in run_alignment(run, city, stage.places)
+        )
     told.pins.append([
         [stage.identity(one, condition) for one in stage.contestants]
         for condition in stage.conditions

@@ -144,6 +144,7 @@ def _tell(result: "BenchResult", *, json: bool) -> None:
         from urbancli.bench.places import places
 
         facts = {"notes": result.notes, "account": result.account, "places": places(result)}
+        facts["alignment"] = result.alignment
         print_json({"rows": result.rows, **facts})
     else:
         from urbancli.report.terminal import render

@@ -33,6 +33,41 @@ def render_account(rows: Sequence[Row], console: "Console") -> None:
             console.print(pair, highlight=False, markup=False)
 
 
+def render_alignment(rows: Sequence[Row], console: "Console") -> None:
+    """Print, per run, how alike its embeddings through single modalities are; nothing without rows.
+
+    Args:
+        rows: of `alignment_measures`, with `run`.
+        console: where to.
+    """
+    from rich.table import Table
+
+    for run in dict.fromkeys(row["run"] for row in rows):
+        console.print(f"\n{run} · embeddings through single modalities", style="bold")
+        console.print(
+            "recall@k: the same place among the k nearest in the other modality, in brackets by "
+            "chance; gap: between centroids on the sphere; cka: linear",
+            style="dim", highlight=False,
+        )  # fmt: skip
+        mine = [row for row in rows if row["run"] == run]
+        names = list(dict.fromkeys(row["quantity"] for row in mine))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table.add_column("modality", no_wrap=True)
+        for name in names:
+            table.add_column(name, justify="right")
+        found = {(row["modality"], row["quantity"]): row for row in mine}
+        for modality in dict.fromkeys(row["modality"] for row in mine):
+            table.add_row(modality, *(_measure(found.get((modality, name))) for name in names))
+        console.print(table)
+
+
+def _measure(row: Row | None) -> str:
+    if row is None:
+        return ""
+    chance = "" if row["chance"] is None else f" [{row['chance']:.3f}]"
+    return f"{row['value']:.2f}{chance}".replace("-", "−")
+
+
 def _table(rows: Sequence[Row]) -> "Table":
     from rich.table import Table
 

@@ -9,7 +9,7 @@ from urbancli.bench.contestants import title
 from urbancli.bench.places import places
 from urbancli.bench.rows import Row, described
 from urbancli.bench.run import BenchResult
-from urbancli.report.account import render_account
+from urbancli.report.account import render_account, render_alignment
 from urbancli.report.ranking import render_ranking
 from urbancli.report.stress import render_stress
 from urbancli.report.transfer import render_transfer
@@ -50,6 +50,7 @@ def render(result: BenchResult, console: "Console | None" = None) -> None:
         _render_task(list(part), notes, console)
     render_stress(within, console)
     render_account(result.account, console)
+    render_alignment(result.alignment, console)
     render_transfer([row for row in result.rows if row["train_city"]], console)
     for city in dict.fromkeys(row["city"] for row in result.rows):
         for note in _notes(result, city, ""):
