@@ -87,7 +87,7 @@ class Products:
                 slopes = nnls(columns, truth[:, target])[0]
                 told = np.column_stack([one[:, target] for one in tested])
                 out[fold.testing, target] = told @ slopes
-        return out
+        return np.asarray(out)
 
     def _along(self, number: int, pair: Pair) -> tuple[Floats, Floats]:
         """Return products along the leading directions: of judging units (U, T) as inner folds
