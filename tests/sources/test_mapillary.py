@@ -124,9 +124,9 @@ def test_a_plan_is_asked_for_once(door: Door, net: Net, places: Places) -> None:
     source = mapillary.Source(net=net)
     plan = json.loads(json.dumps(source.plan(places)))
     again = mapillary.Source(net=net)
-    before = len(door.log)
+    before = len(door.settled())
     again.take(plan, places)
-    assert len(door.log) == before
+    assert len(door.settled()) == before
     assert source.asked() == again.asked()
     estimate = again.estimate(places)
     assert estimate.requests == 2 * estimate.items == 2 * sum(map(len, plan["tiles"].values()))
@@ -213,14 +213,14 @@ def test_what_a_user_can_mend(
     source = mapillary.Source(net=net)
     plan = source.plan(places)
     monkeypatch.delenv("MAPILLARY_TOKEN")
-    before = len(door.log)
+    before = len(door.settled())
     with pytest.raises(UsageError, match="set MAPILLARY_TOKEN"):
         source.plan(places)
     monkeypatch.setenv("MAPILLARY_TOKEN", "MLY|1|se\ncret")
     with pytest.raises(UsageError, match="set it anew") as raised:
         source.plan(places)
     assert "cret" not in str(raised.value)
-    assert len(door.log) == before
+    assert len(door.settled()) == before
     monkeypatch.setenv("MAPILLARY_TOKEN", "MLY|1|wrong")
     with pytest.raises(UrbanError, match="refuses the token") as raised:
         source.plan(places)

@@ -100,7 +100,7 @@ def test_only_the_row_groups_that_touch_are_read(
 def test_an_estimate_reads_footers_only(door: Door, net: Net, tmp_path: Path) -> None:
     places = city()
     told = overture_places.Source(net=net, save_in=tmp_path / "a").estimate(places)
-    asked = len(door.log)
+    asked = len(door.settled())
     footers = sum(each.sent for each in door.log if each.range)
     assert told.items == 3
     assert not (tmp_path / "a").exists()
@@ -108,13 +108,13 @@ def test_an_estimate_reads_footers_only(door: Door, net: Net, tmp_path: Path) ->
     # What reading asks beyond what the estimate asked for, which it asks for too.
     read = sum(each.sent for each in door.log[asked:] if each.range) - footers
     assert told.bytes == pytest.approx(read, rel=0.25), "holes between columns are read too"
-    assert told.requests == pytest.approx(len(door.log) - 2 * asked, rel=0.5)
+    assert told.requests == pytest.approx(len(door.settled()) - 2 * asked, rel=0.5)
 
 
 def test_a_pinned_plan_needs_no_network(door: Door, net: Net, tmp_path: Path) -> None:
     source, places = overture_places.Source(net=net, save_in=tmp_path), city()
     plan, table = source.plan(places), table_of(source, places)
-    before = len(door.log)
+    before = len(door.settled())
     offline = Net(tmp_path / "cache", offline=True)
     again = overture_places.Source(net=offline, save_in=tmp_path)
     again.take(plan, places)
@@ -122,7 +122,7 @@ def test_a_pinned_plan_needs_no_network(door: Door, net: Net, tmp_path: Path) ->
     assert again.estimate(places).requests == again.estimate(places).bytes == 0
     assert again.asked() == source.asked()
     assert again.plan(places) == plan, "the newest that was saved"
-    assert len(door.log) == before
+    assert len(door.settled()) == before
     with pytest.raises(OfflineError, match="offline, and no answer"):
         again.plan(city(8.935, 49.985))
     source.path.unlink()
@@ -221,7 +221,7 @@ def test_a_killed_read_goes_on(
     stall.over.set()
     door.spoiler = None
     assert len(done) == 6, "of nine row groups"
-    before = len(door.log)
+    before = len(door.settled())
     again = overture_places.Source(net=net, save_in=tmp_path / "b")
     again.plan(places)
     size = {path.name: path.stat().st_size for path in files}
@@ -245,7 +245,7 @@ def test_the_index_spares_footers(door: Door, net: Net, tmp_path: Path) -> None:
     boxes |= {key.replace("place", "building"): [0.0, 0.0, 1.0, 1.0] for key in boxes}
     write_index(tmp_path / f"stac/{RELEASE}/collections.parquet", boxes)
     stac = door.mount("/stac", Files(tmp_path / "stac"))
-    before = len(door.log)
+    before = len(door.settled())
     indexed = overture_places.Source(net=net, save_in=tmp_path / "b", index=stac)
     indexed.plan(places)
     assert sha256(indexed.path) == sha256(plain.path)
@@ -347,9 +347,9 @@ def test_the_engine_asks_once(door: Door, net: Net, tmp_path: Path, module: Any)
         fetch(workspace, where, [source], [])
         return sha256(workspace.layer_file("town", layer))
 
-    first, asked = run(), len(door.log)
-    assert run() == first and len(door.log) == asked, "the plan of lock.json is taken"
+    first, asked = run(), len(door.settled())
+    assert run() == first and len(door.settled()) == asked, "the plan of lock.json is taken"
     workspace.layer_file("town", layer).unlink()
-    assert run() == first and len(door.log) == asked + 1, "of what was saved, the newest"
+    assert run() == first and len(door.settled()) == asked + 1, "of what was saved, the newest"
     lock = workspace.lock_file("town").read_text()
     assert RELEASE in lock and str(tmp_path) not in lock

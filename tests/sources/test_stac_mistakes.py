@@ -130,11 +130,11 @@ def test_offline_the_last_answer_of_a_catalogue_is_used(service: Service, tmp_pa
     with pytest.raises(OfflineError, match="offline, and no answer of"):
         sentinel2.Source(service.url, net=offline).plan(places())
     plan = sentinel2.Source(service.url).plan(places())
-    asked = len(service.door.log)
+    asked = len(service.door.settled())
     assert sentinel2.Source(service.url, net=offline).plan(places()) == plan
     with pytest.raises(OfflineError):
         sentinel2.Source(service.url, "2020", net=offline).plan(places())
-    assert len(service.door.log) == asked
+    assert len(service.door.settled()) == asked
 
 
 def _refused(path: Path) -> None:

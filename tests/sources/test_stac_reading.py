@@ -268,7 +268,7 @@ def test_a_pinned_plan_is_read_without_asking_the_catalogue(
     assert question is not None and plan | question == plan
     assert str(folder) not in json.dumps(plan) and MARK not in json.dumps(plan)
     expected = _tables(first)
-    before = len(service.door.log)
+    before = len(service.door.settled())
     service.pages = []
     again = MODULES[name].Source(service.url)
     assert again.asked() == question
@@ -276,7 +276,7 @@ def test_a_pinned_plan_is_read_without_asking_the_catalogue(
     again.take(plan, places())
     blocks = again.blocks(places())
     estimate = again.estimate(places())
-    assert len(service.door.log) == before, "taking a plan opens nothing"
+    assert len(service.door.settled()) == before, "taking a plan opens nothing"
     assert estimate.items == len(items[name]) and estimate.blocks == len(blocks) == 4
     assert estimate.requests > 0 and estimate.bytes > 0
     again = pickle.loads(pickle.dumps(again))
@@ -320,10 +320,10 @@ def test_offline_nothing_is_read_from_elsewhere(service: Service, tmp_path: Path
     plan = sentinel2.Source(service.url).plan(places())
     source = sentinel2.Source(service.url, net=Net(offline=True))
     source.take(plan, places())
-    before = len(service.door.log)
+    before = len(service.door.settled())
     with pytest.raises(OfflineError, match="offline, and asset SCL of item a is not here"):
         source.read(source.blocks(places())[0])
-    assert len(service.door.log) == before
+    assert len(service.door.settled()) == before
 
 
 def test_a_file_is_opened_once_for_all_blocks(service: Service, tmp_path: Path) -> None:

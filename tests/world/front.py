@@ -139,6 +139,14 @@ class Door(ThreadingHTTPServer):
         self._thread.join()
         self.server_close()
 
+    def settled(self, wait_s: float = 5.0) -> list[Logged]:
+        """Return the log once nothing is being answered any more: a client has its last byte before
+        the log has the line."""
+        until = time.monotonic() + wait_s
+        while any(self._now.values()) and time.monotonic() < until:
+            time.sleep(0.001)
+        return self.log
+
     def of(self, service: str) -> list[Logged]:
         """Return the log of one service."""
         return [each for each in list(self.log) if each.service == service]
