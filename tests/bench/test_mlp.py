@@ -87,7 +87,7 @@ def test_epochs_equal_the_formulas(kind: str, monkeypatch) -> None:
         np.testing.assert_allclose(goal.wanted.std(axis=0), 1, atol=1e-5)
     else:
         goal = mlp._classes((y[:, 0] > 90).astype(np.int64), rows)
-    found = list(mlp._epochs(x, rows, goal, (x, rows), seed=4))
+    found = [outputs() for outputs in mlp._epochs(x, rows, goal, (x, rows), seed=4)]
     scaled = (x[rows] - x[rows].mean(axis=0)) / x[rows].std(axis=0)
     expected = naive_epochs(scaled, goal.wanted, mlp.EPOCHS, 4, goal.bias)
     assert len(found) == mlp.EPOCHS + 1
@@ -116,14 +116,15 @@ def test_the_epochs_chosen_are_those_the_last_inner_fold_is_best_with() -> None:
     learnt, judges = np.flatnonzero(TRAINING & ~out), np.flatnonzero(out)
     goal = mlp._numbers(y[:, :1], learnt)
     outputs = mlp._epochs(x, learnt, goal, (x, judges), seed=1)
-    errors = [((goal.meant(one) - y[judges, :1]) ** 2).mean() for one in outputs]
+    errors = [((goal.meant(one()) - y[judges, :1]) ** 2).mean() for one in outputs]
     assert len(errors) == mlp.EPOCHS + 1
     first = next(n for n in range(len(errors)) if min(errors[n : n + 11]) == errors[n])
     assert found.chosen == (first,)
     rows = np.flatnonzero(TRAINING)
     goal = mlp._numbers(y[:, :1], rows)
-    outputs = list(mlp._epochs(x, rows, goal, (x, np.flatnonzero(~TRAINING)), seed=1))
-    np.testing.assert_allclose(found.values, goal.meant(outputs[first])[:, 0], atol=1e-4)
+    outputs = mlp._epochs(x, rows, goal, (x, np.flatnonzero(~TRAINING)), seed=1)
+    said = [one() for one in outputs]
+    np.testing.assert_allclose(found.values, goal.meant(said[first])[:, 0], atol=1e-4)
 
 
 def test_another_seed_is_another_net() -> None:

@@ -166,7 +166,10 @@ def macro_f1_of(truth: Integers, guess: Integers, classes: int) -> float:
 
 
 def in_threads(
-    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], task_bytes: int = 0
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    task_bytes: int = 0,
+    then: Callable[..., Any] | None = None,
 ) -> list[Any]:
     """Return what a function returns for the arguments of each task, in their order.
 
@@ -178,6 +181,8 @@ def in_threads(
         function: called in a thread.
         tasks: arguments of each call.
         task_bytes: what one call takes; so many run at a time as fit into `TASKS_BYTES`.
+        then: called with what the function returned and the same arguments; what it returns is
+            what is returned. Two halves keep cores busy where tasks are few.
     """
     cores = os.cpu_count() or 1
     most = max(1, TASKS_BYTES // max(task_bytes, 1))
@@ -188,7 +193,15 @@ def in_threads(
         limited(threads, "openmp")  # holds for the thread that asks for it, till its end
 
     with limited(threads, "blas"), ThreadPoolExecutor(workers, "", begin) as pool:
-        return list(pool.map(lambda task: function(*task), tasks))
+        halves = [pool.submit(function, *task) for task in tasks]
+        if then is None:
+            return [half.result() for half in halves]
+        # First halves begin first, so that none waits for one that has no thread.
+        wholes = [
+            pool.submit(lambda half, task: then(half.result(), *task), half, task)
+            for half, task in zip(halves, tasks, strict=True)
+        ]
+        return [whole.result() for whole in wholes]
 
 
 def limited(threads: int | None, kind: str) -> Any:
