@@ -94,7 +94,7 @@ def _judged(
         last = int(np.minimum(losses, losses[0]).mean(axis=1).argmin())
         if len(losses) - 1 - last >= PATIENCE:
             break
-    return np.argmin(errors[: last + 1], axis=0)
+    return np.asarray(np.argmin(errors[: last + 1], axis=0))
 
 
 def _predicted(
