@@ -7,6 +7,7 @@ products with Q, which is never formed, and one pass along the diagonal for each
 
 import numpy as np
 
+from urbancli.bench.probes._lapack import tridiagonal
 from urbancli.bench.probes.base import Floats
 
 
@@ -18,14 +19,9 @@ class Tridiagonal:
     """
 
     def __init__(self, matrix: Floats) -> None:
-        from scipy.linalg import lapack
-
-        size = len(matrix)
-        room = int(lapack.dsytrd_lwork(size, lower=1)[0])
         # The transpose of a symmetric matrix is itself, in the order of LAPACK.
-        found, self._diagonal, self._beside, self._factors, _ = lapack.dsytrd(
-            np.array(matrix.T, order="F"), lower=1, lwork=room, overwrite_a=1
-        )
+        found = np.array(matrix.T, dtype=np.float64, order="F")
+        self._diagonal, self._beside, self._factors = tridiagonal(found)
         # Q leaves the first coordinate as it is; below it, it is what `ormqr` multiplies with.
         self._reflectors = np.asfortranarray(found[1:, :-1])
 

@@ -1,9 +1,9 @@
 """Multinomial logistic regression with an L2 penalty, warm-started along the penalties.
 
 With z = Wᵀx + b and p = softmax(z), minimised is the mean of −log p_class plus λ/2 ‖W‖², by L-BFGS
-over u, W = V diag(s) u, where XᵀX / N = V diag(v) Vᵀ and s = (½ (1 − 1/K) v + λ)^−½: the curvature
-of the loss is nowhere above ½ (1 − 1/K) XᵀX / N + λ (Böhning 1992, "Multinomial logistic regression
-algorithm"), so that in u it is about the same in all directions, however weak the penalty.
+over u = LᵀW, where L is the Cholesky factor of ½ (1 − 1/K) XᵀX / N + λ: the curvature of the loss
+is nowhere above that (Böhning 1992, "Multinomial logistic regression algorithm"), so that in u it
+is about the same in all directions, however weak the penalty.
 
 The loss and its penalty do not change when the features are rotated, so where there are more
 features than units the fit happens in the row space: X = (XXᵀ's) U √w, at most N columns, exactly.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from urbancli.bench.probes._lapack import cholesky, triangular
 from urbancli.bench.probes._table import HELD_BYTES, Table
 from urbancli.bench.probes.base import (
     Floats,
@@ -29,7 +30,7 @@ from urbancli.bench.probes.base import (
 )
 
 KINDS = ("classification",)
-VERSION = 3  # features rounded to float32 before they are scaled, not after
+VERSION = 4  # preconditioned by a Cholesky factor: other roundings
 
 PENALTIES = np.logspace(2, -3, 6)
 """λ of mean log-loss + λ/2 ‖W‖², from strong to weak; scikit-learn's C is 1 / (N λ)."""
@@ -164,31 +165,33 @@ class _Descent:
         shares = np.bincount(classes, minlength=count) / len(classes)
         self.weights = np.zeros((width, count))
         self.bias = np.log(shares) - np.log(shares).mean()
-        self._vectors: Floats | None = None
-        if squares is None:
-            gram = np.zeros((width, width))
-            for _, x in table.parts():
-                gram += x.T @ x
-            squares, self._vectors = eigen(gram / len(table))
         self._curvature = 0.5 * (1 - 1 / count)
-        self._bound = self._curvature * np.maximum(squares, 0.0)
+        if squares is None:
+            squares = np.zeros((width, width))
+            for _, x in table.parts():
+                squares += x.T @ x
+            squares /= len(table)
+            # Rounding in float32 leaves no direction less than nothing.
+            squares[np.diag_indices(width)] += 1e-6 * np.trace(squares)
+        self._bound = self._curvature * squares
+        self._room = np.empty_like(self._bound)
 
     def descend(self, penalty: float) -> bool:
         """Go to the optimum of a penalty; return whether it was reached."""
         from scipy.optimize import minimize
 
-        scale = 1 / np.sqrt(self._bound + penalty)
+        factor = _Factor(self._bound, penalty, self._room)
         size, steepest = self.weights.size, np.inf
 
         def unpacked(point: Floats) -> tuple[Floats, Floats]:
-            own = scale[:, None] * point[:size].reshape(self.weights.shape)
-            return self._turn(own), point[size:] / np.sqrt(self._curvature)
+            own = factor.solved(point[:size].reshape(self.weights.shape), True)
+            return own, point[size:] / np.sqrt(self._curvature)
 
         def loss(point: Floats) -> tuple[float, Floats]:
             nonlocal steepest
             value, by_weight, by_bias = self._loss(*unpacked(point), penalty)
             steepest = max(np.abs(by_weight).max(), np.abs(by_bias).max())
-            own = scale[:, None] * self._turn_back(by_weight)
+            own = factor.solved(by_weight)
             return value, np.concatenate([own.ravel(), by_bias / np.sqrt(self._curvature)])
 
         def stop(intermediate_result: Any) -> None:
@@ -196,7 +199,7 @@ class _Descent:
             if steepest <= TOLERANCE:
                 raise StopIteration
 
-        start = self._turn_back(self.weights) / scale[:, None]
+        start = factor.product(self.weights)
         point = np.concatenate([start.ravel(), self.bias * np.sqrt(self._curvature)])
         loss(point)
         if steepest > TOLERANCE:
@@ -208,31 +211,56 @@ class _Descent:
         self.weights, self.bias = unpacked(point)
         return bool(steepest <= TOLERANCE)
 
-    def _turn(self, own: Floats) -> Floats:
-        return own if self._vectors is None else self._vectors @ own
-
-    def _turn_back(self, weights: Floats) -> Floats:
-        return weights if self._vectors is None else self._vectors.T @ weights
-
     def _loss(self, weights: Floats, bias: Floats, penalty: float) -> tuple[float, Floats, Floats]:
         """Return the loss and its gradients by weights and bias."""
-        turned, first = weights.astype(np.float32), bias.astype(np.float32)
-        value, by_weight, by_bias = 0.0, np.zeros(weights.shape), np.zeros(bias.shape)
+        turned, first = weights.astype(np.float32), bias[:, None].astype(np.float32)
+        value, by_weight, by_bias = 0.0, np.zeros(turned.shape[::-1]), np.zeros(bias.shape)
         for part, x in self._table.parts():
             rows, classes = np.arange(len(x)), self._classes[part]
-            scores = x @ turned + first
-            scores -= scores.max(axis=1, keepdims=True)
-            own = scores[rows, classes]
+            # (K, N): sums over the few classes are fast where the units lie side by side.
+            scores = np.ascontiguousarray((x @ turned).T)
+            scores += first
+            scores -= scores.max(axis=0)
+            own = scores[classes, rows]
             shares = np.exp(scores, out=scores)
-            total = shares.sum(axis=1, keepdims=True)
-            value += float((np.log(total[:, 0]) - own).sum(dtype=np.float64))
+            total = shares.sum(axis=0)
+            value += float((np.log(total) - own).sum(dtype=np.float64))
             shares /= total
-            shares[rows, classes] -= 1
-            by_weight += x.T @ shares
-            by_bias += shares.sum(axis=0, dtype=np.float64)
+            shares[classes, rows] -= 1
+            by_weight += shares @ x
+            by_bias += shares.sum(axis=1, dtype=np.float64)
         count = len(self._table)
         value = value / count + penalty / 2 * float((weights**2).sum())
-        return value, by_weight / count + penalty * weights, by_bias / count
+        return value, by_weight.T / count + penalty * weights, by_bias / count
+
+
+class _Factor:
+    """The Cholesky factor L (D, D), L Lᵀ = B + λ.
+
+    Args:
+        bound: B (D, D), or its diagonal (D,) where the rest is 0.
+        penalty: λ.
+        room: of B's shape, where the factor is made: new memory takes as long as the factor.
+    """
+
+    def __init__(self, bound: Floats, penalty: float, room: Floats) -> None:
+        self._plain = bound.ndim == 1
+        if self._plain:
+            self._factor = np.sqrt(bound + penalty)[:, None]
+        else:
+            np.copyto(room, bound)
+            room[np.diag_indices(len(bound))] += penalty
+            self._factor = cholesky(room)
+
+    def solved(self, right: Floats, transposed: bool = False) -> Floats:
+        """Return L⁻¹ B (D, K), or L⁻ᵀ B where it is transposed."""
+        if self._plain:
+            return np.asarray(right / self._factor)
+        return triangular(self._factor, right, transposed)
+
+    def product(self, right: Floats) -> Floats:
+        """Return Lᵀ B (D, K)."""
+        return np.asarray(self._factor * right if self._plain else np.tril(self._factor).T @ right)
 
 
 def rotate(train: Floats, test: Floats) -> tuple[Floats, Floats, Floats]:
