@@ -49,6 +49,11 @@ def test_the_row_of_seeds_is_their_mean_and_knows_their_spread() -> None:
     assert row["high"] - row["low"] > calm["high"] - calm["low"]
 
 
+def test_an_interval_over_seeds_ends_where_scores_end() -> None:
+    (row,) = seed_rows(*rows_of([0.01, 4.0]))
+    assert row["high"] == 1.0
+
+
 def test_one_seed_or_other_settings_make_no_row() -> None:
     rows, exam = rows_of([0.2, 0.5])
     assert not seed_rows(rows[:2], exam)

@@ -355,7 +355,11 @@ def score(exam: Exam, answers: Answers) -> Interval:
     """Return the task's metric over all scored units; its interval ends where scores do."""
     parts = group_sums(exam, answers, answers.scored)
     units = int(answers.scored.sum())
-    found = interval(parts, metric_of(exam), units, exam.split.range_in_groups)
+    return bounded(interval(parts, metric_of(exam), units, exam.split.range_in_groups), exam)
+
+
+def bounded(found: Interval, exam: Exam) -> Interval:
+    """Return the interval of a score, ended where scores end."""
     if found.low is None or found.high is None:
         return found
     least = 0.0 if exam.task.kind == "classification" else -np.inf

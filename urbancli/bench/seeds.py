@@ -10,7 +10,7 @@ import numpy as np
 
 from urbancli.bench.contestants import UNTRAINED
 from urbancli.bench.controls import CONCATENATION
-from urbancli.bench.evaluation import Answers, Exam, Floats, Mask, group_sums, metric_of
+from urbancli.bench.evaluation import Answers, Exam, Floats, Mask, bounded, group_sums, metric_of
 from urbancli.bench.rows import Row, interval_columns
 from urbancli.bench.statistics import Interval, difference_over_seeds, over_seeds
 
@@ -95,9 +95,8 @@ def _sums(exam: Exam, answers: Sequence[Answers], scored: Mask) -> list[Floats]:
 def _score(group: Sequence[Row], exam: Exam) -> Interval:
     answers = _answers(group)
     scored = answers[0].scored
-    return over_seeds(
-        _sums(exam, answers, scored), metric_of(exam), int(scored.sum()), exam.split.range_in_groups
-    )
+    sums, units = _sums(exam, answers, scored), int(scored.sum())
+    return bounded(over_seeds(sums, metric_of(exam), units, exam.split.range_in_groups), exam)
 
 
 def _difference(group: Sequence[Row], others: Sequence[Row], exam: Exam) -> Interval:
