@@ -104,7 +104,15 @@ def test_no_class_stands_in_one_fold_alone() -> None:
 
 
 def test_what_vanishes_whatever_is_cut_is_said() -> None:
-    """Twenty units in five squares of one run: no cut parts them, so it is told."""
+    order = np.repeat(np.arange(20), 10)
+    in_one_group = np.where(order == 3, 0, 1)
+    fold, told = spatial._cut(order, in_one_group, 0, 5)
+    assert len(set(fold[order == 3])) == 1
+    assert told == (
+        "however folds are cut, 1 class would stand in one fold alone, where no other can teach it",
+    )
+    in_three = np.isin(order, (3, 9, 15)).astype(int)
+    assert not spatial._cut(order, in_three, 0, 5)[1]
     assert vanishing(np.array([0, 0, 1, 1, -1]), np.array([0, 1, 2, 2, 0])) == 1
     assert vanishing(np.array([-1, -1]), np.array([0, 1])) == 0
 

@@ -1,6 +1,7 @@
 """`urban bench` as a user calls it: formats, comparisons, locks, gaps, going on after a kill."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,14 @@ def test_the_same_benchmark_again_asks_nothing_and_writes_the_same(
     assert urban("-w", copied, "bench", "--drop", "naip").code == 0
     assert sha256(made) == digest
     assert {p: p.stat().st_mtime_ns for p in (copied / "results/answers").iterdir()} == stamps
+
+
+def test_places_that_chance_would_leave_with_nothing_are_told(copied: Path, urban: Urban) -> None:
+    done = urban("-w", copied, "bench", "--drop-rate", "0.7", "--probe", "ridge")
+    assert done.code == 0, done.err
+    told = " ".join((done.out + done.err).split())
+    read = re.search(r"would lose all keeps one modality; of (\d) that is ([\d.]+)%", told)
+    assert read and float(read[2]) == pytest.approx(100 * 0.7 ** int(read[1]), abs=0.06)
 
 
 @pytest.mark.parametrize(

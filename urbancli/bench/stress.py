@@ -17,9 +17,6 @@ from urbancli.spoiling import WHOLE, Spoiling
 if TYPE_CHECKING:
     from urbancli.bench.run import BenchOptions
 
-RATES = (0.1, 0.3, 0.5, 0.7)
-"""Shares of (place, modality) pairs that go missing where none are named."""
-
 IMPUTATIONS = ("mean", "regression")
 """How missing columns of frozen features are filled, see `imputation`."""
 

@@ -88,6 +88,7 @@ class Coverage:
             *([f"{self.thin:,} units are covered less than half"] if self.thin else []),
             *([f"{self.duplicates:,} rows lie where others do"] if self.duplicates else []),
             *([f"{self.torn:,} pixels lack bands and are not used"] if self.torn else []),
+            "what else its makers saw of a unit's surroundings is not known",
             *self.notes,
         ]
         return "; ".join(parts)

@@ -86,11 +86,18 @@ def _cut(
         if not count:
             break
     told = (
-        [f"folds are cut {how}: else {lost} classes would stand in one fold alone"] if how else []
+        [f"folds are cut {how}: else {_counted(lost)} would stand in one fold alone"] if how else []
     )
     if least:
-        told.append(f"{least} classes stand in one fold alone, where no other fold can teach them")
+        told.append(
+            f"however folds are cut, {_counted(least)} would stand in one fold alone, where no "
+            "other can teach it"
+        )
     return best[order], tuple(told)
+
+
+def _counted(classes: int) -> str:
+    return f"{classes} class{'es' if classes != 1 else ''}"
 
 
 def _cuts(counts: Integers, seed: int, folds: int) -> Iterator[tuple[Integers, str]]:
