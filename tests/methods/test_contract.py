@@ -42,12 +42,17 @@ def every_modality(seed: int = 0) -> dict[str, Tokens]:
 
 
 def built(name: str) -> tuple[Method, dict[str, Tokens], tuple[str, ...]]:
-    """Return a prepared method, its tokens, and the modalities its `embed` reads."""
+    """Return a prepared method, its tokens, and the modalities its `embed` reads.
+
+    Args:
+        name: of a method, with the settings that it differs in from `small` behind it.
+    """
+    name, *settings = name.split()
     module = load_method(name)
     tokens = every_modality()
     widths = {key: Width(part.values.shape[1], part.pooled_width) for key, part in tokens.items()}
     torch.manual_seed(0)
-    method: Method = module.Method(configure(module.Config, "small"), widths)
+    method: Method = module.Method(configure(module.Config, "small", settings), widths)
     pooled = dict(pool_once(method, tokens))
     method.prepare(pooled, np.arange(PLACES))
     return method.eval(), pooled, method.inputs or method.modalities
@@ -71,12 +76,29 @@ def scrambled(part: Any, seed: int = 1) -> Tokens:
 
 EXAMPLE = Path(__file__).parents[2] / "examples/mean_pooling.py"
 
-every_method = pytest.mark.parametrize("name", [*plugins.names("methods"), str(EXAMPLE)])
+ABLATIONS = (
+    "urbanfusion fusion=concatenation",
+    "urbanfusion masked=removed",
+    "urbanfusion depth=3 pooling=cls location=fourier",
+    "urbanfusion depth=2 pooling=cls masked=removed mask_count=half",
+    "urbanfusion pooling=attention mask_per=place mask_count=one",
+    "urbanfusion pooling=attention masked=removed location=grid",
+    "urbanfusion reconstruction_weight=0 location=spherical-harmonics",
+    "urbanfusion reconstruction_weight=1",
+    "infonce location=fourier",
+    "melt-mm paired=true direction=symmetric temperatures=own weights=1,2,0",
+    "melt pool=modality direction=location-to-modality location=capsules",
+    "satclip modality=pois location=grid",
+)
+
+every_method = pytest.mark.parametrize(
+    "name", [*plugins.names("methods"), str(EXAMPLE), *ABLATIONS]
+)
 
 
 @every_method
 def test_presets_are_configs(name: str) -> None:
-    module = load_method(name)
+    module = load_method(name.split()[0])
     configs = [configure(module.Config, preset) for preset in PRESETS]
     assert all(isinstance(config, module.Config) for config in configs)
     assert configs[0] == module.Config(), "the defaults are those of the paper"

@@ -37,6 +37,10 @@ def test_info_nce_of_no_rows_is_zero_and_differentiable() -> None:
     loss = symmetric_info_nce(torch.zeros(0, 4) @ weights, torch.zeros(0, 3), torch.tensor(2.0))
     loss.backward()
     assert loss.item() == 0 and torch.equal(weights.grad, torch.zeros(4, 3))
+    columns = torch.randn(5, 3, requires_grad=True)
+    loss = info_nce(torch.zeros(0, 3), columns, torch.zeros(0, dtype=torch.int64), 2.0)
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(columns.grad, torch.zeros(5, 3))
 
 
 @pytest.mark.parametrize("held", [1 << 22, 40, 1])
