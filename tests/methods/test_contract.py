@@ -12,6 +12,7 @@ import torch
 from urbancli import plugins
 from urbancli.methods.base import PRESETS, Method, Width, configure, load_method, pool_once
 from urbancli.tokens import Batch, Tokens, make_batch, single_tokens
+from urbancli.training import Progress, TrainOptions, train
 
 PLACES = 12
 BATCH = np.arange(6)
@@ -172,3 +173,45 @@ def test_a_step_of_every_optimiser_has_finite_terms(name: str) -> None:
             terms = method.objective(found, optimiser.name)
             assert terms and all(torch.isfinite(term).all() for term in terms.values())
             assert all(parameter.requires_grad for parameter in optimiser.parameters)
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def draws_per_place(name: str) -> bool:
+    """Return whether chunks draw other samples, masks or dropout than the whole batch does."""
+    unpaired = name.startswith("melt") and "paired=true" not in name
+    return unpaired or "mask_per=place" in name or "spherical-harmonics" in name
+
+
+def first_gradient(
+    name: str, chunk: int, folder: Path, patch: pytest.MonkeyPatch
+) -> dict[str, torch.Tensor]:
+    """Return what the first step of a training goes down, of every parameter that has one."""
+    method, tokens, _ = built(name if name == str(EXAMPLE) else f"{name} epochs=1 batch_size=12")
+    found: list[dict[str, torch.Tensor]] = []
+
+    def look(_: Any) -> None:
+        named = method.named_parameters()
+        found.append({key: p.grad.clone() for key, p in named if p.grad is not None})
+
+    how = TrainOptions(chunk=chunk, checkpoint_s=1e9)
+    with patch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", look)
+        train(method, tokens, np.arange(PLACES), how, folder / "checkpoint", "one", Progress())
+    return found[0]
+
+
+@every_method
+def test_chunks_give_the_gradient_of_the_whole_batch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To 1e-5 of the largest: before Adam, which divides by its size, hides or blows it up."""
+    plain, cached = (first_gradient(name, chunk, tmp_path, monkeypatch) for chunk in (0, 5))
+    assert plain.keys() == cached.keys() and plain
+    assert all(torch.isfinite(value).all() for value in cached.values())
+    if draws_per_place(name):
+        return  # another gradient, as good
+    largest = max(float(value.abs().max()) for value in plain.values())
+    for key, value in plain.items():
+        assert float((cached[key] - value).abs().max()) <= 1e-5 * largest, key
