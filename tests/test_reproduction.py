@@ -139,6 +139,17 @@ def test_what_is_no_lock_is_refused(tmp_path: Path, content: str) -> None:
         read_lock(path)
 
 
+def test_a_lock_without_the_checksums_of_a_city_is_refused(made: Made, tmp_path: Path) -> None:
+    content = json.loads(made.path.read_text())
+    content["cities"] = {}
+    path = tmp_path / "bench-1.lock.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UrbanError, match="no lock of a result"):
+        read_lock(path)
+    with pytest.raises(UrbanError, match="is a folder: give the file"):
+        read_lock(tmp_path)
+
+
 # --- data ------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ def test_equal_spoilings_are_equal_however_they_are_written() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rate": 1.0}, "rate=1.0 does not fit: rate is at least 0 and below 1"),
+        ({"rate": 1.0}, "drop-rate=1.0 does not fit: drop-rate is at least 0 and below 1"),
         ({"rate": -0.1}, "rate is at least 0"),
         ({"rate": float("nan")}, "rate=nan does not fit"),
         ({"noise": float("inf")}, "noise=inf does not fit: noise is at least 0 and finite"),

@@ -65,7 +65,7 @@ class Spoiling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range("rate", self.rate, "at least 0 and below 1", 0 <= self.rate < 1)
+        check_range("drop-rate", self.rate, "at least 0 and below 1", 0 <= self.rate < 1)
         check_range("noise", self.noise, "at least 0 and finite", 0 <= self.noise < math.inf)
         check_range("seed", self.seed, "at least 0", self.seed >= 0)
         for name in ("gone", "noisy"):

@@ -211,6 +211,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise UrbanError(f"no file {path}: run the command that makes it first") from err
+    except IsADirectoryError as err:
+        raise UrbanError(f"{path} is a folder: give the file") from err
     except (OSError, ValueError) as err:
         raise UrbanError(f"cannot read {path}: {err}; delete it and run the command again") from err
     if not isinstance(content, dict):

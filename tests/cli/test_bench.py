@@ -86,6 +86,8 @@ def test_places_that_chance_would_leave_with_nothing_are_told(copied: Path, urba
         (("--stale", "sentinel2"), "MODALITY=CITY"),
         (("--embeddings", "nowhere.parquet"), "no file nowhere.parquet"),
         (("--transfer",), "two cities"),
+        (("--few-shot", "10"), "--transfer"),
+        (("--noise", "streetview=1"), "nothing of streetview is read here"),
         (("--compare", "urbanfusion", "nobody"), "nobody"),
         (("--compare", "a.parquet", "b.parquet"), "a.parquet"),
     ],

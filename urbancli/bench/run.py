@@ -28,7 +28,7 @@ from urbancli.bench.statistics import Interval
 from urbancli.bench.stress import Condition, conditions
 from urbancli.bench.tasks.base import in_suite
 from urbancli.bench.transfer import FEW
-from urbancli.errors import UrbanError
+from urbancli.errors import UrbanError, UsageError
 from urbancli.layers import CityLayers, expand_modalities, open_city
 from urbancli.runs import Run, open_run
 from urbancli.workspace import Workspace, fingerprint, read_table, write_table
@@ -80,6 +80,10 @@ class BenchOptions:
     account: bool = False
     transfer: bool = False
     few_shot: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.few_shot and not self.transfer:
+            raise UsageError("--few-shot says how --transfer learns: give --transfer with it")
 
     @property
     def probe_names(self) -> tuple[str, ...]:

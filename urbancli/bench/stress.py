@@ -75,7 +75,9 @@ def conditions(asked: "BenchOptions", modalities: Sequence[str]) -> list[Conditi
             for kept in combinations(modalities, size)
         ]
     spoilings += [Spoiling(rate=rate, seed=asked.seed) for rate in asked.drop_rates if rate]
-    spoilings += [one for text in asked.noise if (one := _noise(str(text), asked.seed)).noise]
+    spoilings += [
+        one for text in asked.noise if (one := _noise(str(text), modalities, asked.seed)).noise
+    ]
     spoilings += [_stale(text, modalities) for text in asked.stale]
     found = [Condition()]
     for spoiling in _different(spoilings, modalities):
@@ -96,12 +98,14 @@ def _different(spoilings: Iterable[Spoiling], modalities: Sequence[str]) -> Iter
             yield spoiling
 
 
-def _noise(text: str, seed: int) -> Spoiling:
+def _noise(text: str, modalities: Sequence[str], seed: int) -> Spoiling:
     where, equals, size = text.rpartition("=")
     try:
         deviation = float(size)
     except ValueError as err:
         raise UsageError(f"noise '{text}' is not S or MODALITY=S, e.g. 1 or coords=0.5") from err
+    if equals and not set(expand_modalities([where])) & set(modalities):
+        raise UsageError(f"nothing of {where} is read here: name a modality that is")
     return Spoiling(noise=deviation, noisy=(where,) if equals else (), seed=seed)
 
 
