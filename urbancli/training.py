@@ -33,6 +33,10 @@ PRECISIONS = ("float32", "bf16")
 MONITORED = 512
 """How many training places, evenly spread, the collapse monitors look at."""
 
+SMALL_STEP = 1 << 30
+"""Parameters times places of a step below which one thread trains: more gain nothing where cores
+are idle, and wait for each other ten times as long where they are not."""
+
 CurveRow = tuple[str, int, str, float]
 """(stage, epoch counted from 1, quantity, value)."""
 
@@ -154,9 +158,15 @@ def train(
             f"{len(index)} places to train on, at least 2 are needed: fetch a larger area or "
             "hold out less"
         )
-    with torch.random.fork_rng():
-        loop = _Loop(method, tokens, index, options, fingerprint, progress)
-        loop.run(checkpoint)
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng():
+            loop = _Loop(method, tokens, index, options, fingerprint, progress)
+            if loop.small():
+                torch.set_num_threads(1)
+            loop.run(checkpoint)
+    finally:
+        torch.set_num_threads(threads)
     return loop.history
 
 
@@ -183,6 +193,12 @@ class _Loop:
         self.adams: list[torch.optim.AdamW] = []
         self.stages = method.stages()
         self.warned = False
+
+    def small(self) -> bool:
+        """Return whether a step is too small to be shared by threads."""
+        parameters = sum(parameter.numel() for parameter in self.method.parameters())
+        places = max((min(stage.batch_size, len(self.index)) for stage in self.stages), default=0)
+        return parameters * places < SMALL_STEP
 
     def run(self, checkpoint: Path) -> None:
         """Train all stages, or those that the checkpoint leaves."""

@@ -54,7 +54,10 @@ class ViewsMethod(Method):
 
     def _encoder(self, name: str, raw_width: int) -> nn.Module:
         if name == "coords":
-            return location_encoder(self.config.location, self.width)
+            config = self.config
+            capsules = {"frequencies": config.capsule_frequencies, "hidden": config.capsule_width}
+            own = capsules if config.location == "capsules" else {}
+            return location_encoder(config.location, self.width, **own)
         return nn.Sequential(
             nn.Linear(raw_width, self.width), nn.LayerNorm(self.width), nn.GELU(),
             nn.Linear(self.width, self.width),

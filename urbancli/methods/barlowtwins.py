@@ -29,6 +29,8 @@ class Config:
     width: int = 768
     projection: int = 2048
     location: Location = "capsules"
+    capsule_frequencies: int = 256
+    capsule_width: int = 1024
     redundancy: float = 0.005
     epochs: int = 100
     batch_size: int = 1024
@@ -38,7 +40,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_training(self)
-        check_counts(self, "width", "projection")
+        check_counts(self, "width", "projection", "capsule_frequencies", "capsule_width")
         fits = 0 <= self.redundancy <= 1
         check_range("redundancy", self.redundancy, "0 to 1", fits)
 
@@ -48,7 +50,10 @@ class Config:
         if name == "paper":
             return cls()
         if name == "small":
-            return cls(width=192, projection=512, epochs=40, batch_size=256, lr=1e-3)
+            return cls(
+                width=192, projection=512, capsule_frequencies=128, capsule_width=256, epochs=40,
+                batch_size=256, lr=1e-3,
+            )  # fmt: skip
         raise unknown("preset", name, PRESETS)
 
 

@@ -37,6 +37,8 @@ class Config:
     width: int = 768
     projection: int = 512
     location: Location = "capsules"
+    capsule_frequencies: int = 256
+    capsule_width: int = 1024
     temperature: float = 0.07
     epochs: int = 100
     batch_size: int = 1024
@@ -46,7 +48,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_training(self)
-        check_counts(self, "width", "projection")
+        check_counts(self, "width", "projection", "capsule_frequencies", "capsule_width")
         coolest = 1 / LARGEST_SCALE
         check_range("temperature", self.temperature, f"at least {coolest}",
                     coolest <= self.temperature < math.inf)  # fmt: skip
@@ -57,7 +59,10 @@ class Config:
         if name == "paper":
             return cls()
         if name == "small":
-            return cls(width=192, projection=128, epochs=40, batch_size=256, lr=1e-3)
+            return cls(
+                width=192, projection=128, capsule_frequencies=128, capsule_width=256, epochs=40,
+                batch_size=256, lr=1e-3,
+            )  # fmt: skip
         raise unknown("preset", name, PRESETS)
 
 
