@@ -9,13 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+import torch
 from run_inputs import BOTH, CORNER, GRID, checksums, make_city, options, some_tiles
 
 from urbancli.embeddings import read_embeddings
 from urbancli.errors import UrbanError, UsageError
 from urbancli.grid import Places, point_places
 from urbancli.layers import open_city
-from urbancli.runs import RunOptions, create_run, held_out_places, open_run, parse_hold_out
+from urbancli.runs import (
+    RunOptions,
+    create_run,
+    creation,
+    held_out_places,
+    open_run,
+    parse_hold_out,
+)
 from urbancli.spoiling import Spoiling
 from urbancli.workspace import (
     Workspace,
@@ -59,9 +67,11 @@ def test_the_name_has_no_suffix_without_special_settings(workspace: Workspace) -
             {"without": ("pois",)},
             {"overrides": ("lr=0.1",)},
             {"precision": "bf16"},
+            {"missing": 0.3},
+            {"chunk": 8},
         )
     }
-    assert len(names) == 3 and plain.name not in names
+    assert len(names) == 5 and plain.name not in names
 
 
 def test_the_embeddings_are_those_of_embed(workspace: Workspace) -> None:
@@ -79,6 +89,32 @@ def test_the_embeddings_are_those_of_embed(workspace: Workspace) -> None:
     np.testing.assert_allclose(turned[::-1], values, atol=1e-5)
     reopened, _ = open_run(workspace, run.name).embed(city, tiles)
     assert np.array_equal(reopened, values)
+
+
+def test_what_is_missing_in_training_is_not_seen_and_is_embedded(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn by the seed; coordinates stay, a place keeps one more, statistics miss it too."""
+    seen: dict[str, Any] = {}
+    usual = creation.train
+
+    def look(method: Any, tokens: Any, *others: Any) -> Any:
+        seen["present"] = {name: part.present.copy() for name, part in tokens.items()}
+        seen["mean"] = method.scores.get_buffer("mean_pois").clone()
+        return usual(method, tokens, *others)
+
+    monkeypatch.setattr(creation, "train", look)
+    city = make_city(workspace, layers=BOTH)
+    whole = create_run(workspace, city, "urbanfusion", options())
+    before = dict(seen)
+    run = create_run(workspace, city, "urbanfusion", options(missing=0.5))
+    gaps = {n: (before["present"][n] & ~seen["present"][n]).mean() for n in seen["present"]}
+    assert gaps["coords"] == 0 and 0.3 < gaps["pois"] < 0.7 and 0.3 < gaps["sentinel2"] < 0.7
+    assert (seen["present"]["pois"] | seen["present"]["sentinel2"]).all()
+    assert not torch.equal(before["mean"], seen["mean"])
+    assert run.facts["missing"] == 0.5 and run.name != whole.name
+    values, present = run.embed(city, city.tiles())
+    assert present.all() and np.isfinite(values).all()
 
 
 def test_the_same_command_keeps_the_run_and_another_workspace_has_its_bytes(

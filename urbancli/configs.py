@@ -87,7 +87,9 @@ def restored(
     kinds = typing.get_type_hints(config_class)
     try:
         given = {field.name: values[field.name] for field in fields if field.init}
-        return config_class(**{k: _parse(_as_text(v), kinds[k]) for k, v in given.items()})
+        # An empty tuple has no text.
+        read = {k: v if v == () else _parse(_as_text(v), kinds[k]) for k, v in given.items()}
+        return config_class(**read)
     except (ValueError, TypeError, UsageError) as err:
         raise UrbanError(f"{whose} has settings that do not fit: give `urban train` again") from err
 

@@ -1,6 +1,7 @@
 """The folder is the registry: a source, encoder, method, label or task is one new file.
 
-Its file name is its name on the command line. Names starting with `_`, and `base`, are shared code.
+Its file name is its name on the command line, with - for _. Names starting with `_`, and `base`,
+are shared code.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ def names(folder: str) -> list[str]:
     """Return the sorted names in a plugin folder, e.g. `names("methods")`; imports none of them."""
     package = importlib.import_module(f"urbancli.{folder}")
     return sorted(
-        module.name
+        module.name.replace("_", "-")
         for module in pkgutil.iter_modules(package.__path__)
         if not module.name.startswith("_") and module.name != "base"
     )
@@ -35,7 +36,7 @@ def load(folder: str, name: str) -> ModuleType:
         return _load_file(Path(name))
     if name not in names(folder):
         raise unknown(folder.rstrip("s").rsplit(".", 1)[-1], name, names(folder))
-    return importlib.import_module(f"urbancli.{folder}.{name}")
+    return importlib.import_module(f"urbancli.{folder}.{name.replace('-', '_')}")
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -44,6 +44,9 @@ TRAIN: dict[str, Any] = {
     "set": NAMES,
     "without": NAMES,
     "precision": str,
+    "missing": float,
+    "chunk": int,
+    "sweep": NAMES,
 }
 """What `[train]` may hold; of methods, presets and seeds every combination is trained."""
 

@@ -100,6 +100,16 @@ class Tokens:
             self.bag,
         )
 
+    def without(self, gone: npt.NDArray[np.bool_]) -> "Tokens":
+        """Return them absent in some places (N,), whose tokens are then not in it; a copy."""
+        counts = np.diff(self.offsets)
+        rows = np.flatnonzero(np.repeat(~gone, counts))
+        offsets = np.concatenate([[0], np.cumsum(counts * ~gone)]).astype(np.int64)
+        return Tokens(
+            _gather(self.values, rows), offsets, _gather(self.positions, rows),
+            self.present & ~gone, self.bag,
+        )  # fmt: skip
+
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the arrays as .npy files, and `tokens.json` last: it exists, so all is there."""
         sweep(folder)
@@ -210,6 +220,14 @@ class TokenBatch:
         out[self.present] = self.values
         return out
 
+    def take(self, start: int, stop: int) -> "TokenBatch":
+        """Return the places from one to before another."""
+        first, last = self.offsets[start], self.offsets[min(stop, len(self.present))]
+        return TokenBatch(
+            self.values[first:last], self.offsets[start : stop + 1] - first,
+            self.positions[first:last], self.present[start:stop], self.bag,
+        )  # fmt: skip
+
     def without(self, gone: npt.NDArray[np.bool_]) -> "TokenBatch":
         """Return it absent in some places (B,), whose tokens are then not in it."""
         import torch
@@ -236,6 +254,11 @@ class Batch:
 
     modalities: Mapping[str, TokenBatch]
     size: int
+
+    def take(self, start: int, stop: int) -> "Batch":
+        """Return the places from one to before another, or the end."""
+        parts = {name: part.take(start, stop) for name, part in self.modalities.items()}
+        return Batch(parts, min(stop, self.size) - start)
 
     def drop(
         self, names: Iterable[str], holes: Mapping[str, npt.NDArray[np.bool_]] | None = None

@@ -8,7 +8,7 @@ place larger than the others.
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ PRECISIONS = ("float32", "bf16")
 
 MONITORED = 512
 """How many training places, evenly spread, the collapse monitors look at."""
+
+SMALL_STEP = 1 << 30
+"""Parameters times places of a step below which one thread trains: more gain nothing where cores
+are idle, and wait for each other ten times as long where they are not."""
 
 CurveRow = tuple[str, int, str, float]
 """(stage, epoch counted from 1, quantity, value)."""
@@ -75,12 +79,14 @@ class TrainOptions:
         device: `auto` takes a GPU where there is one.
         precision: `bf16` runs `represent` under autocast; losses stay float32.
         checkpoint_s: a checkpoint follows the first epoch that ends so many seconds after the last.
+        chunk: places of a batch that are represented at a time, 0 for all: see `_Loop.cached`.
     """
 
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
     checkpoint_s: float = 10.0
+    chunk: int = 0
 
 
 @dataclass
@@ -152,9 +158,15 @@ def train(
             f"{len(index)} places to train on, at least 2 are needed: fetch a larger area or "
             "hold out less"
         )
-    with torch.random.fork_rng():
-        loop = _Loop(method, tokens, index, options, fingerprint, progress)
-        loop.run(checkpoint)
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng():
+            loop = _Loop(method, tokens, index, options, fingerprint, progress)
+            if loop.small():
+                torch.set_num_threads(1)
+            loop.run(checkpoint)
+    finally:
+        torch.set_num_threads(threads)
     return loop.history
 
 
@@ -181,6 +193,12 @@ class _Loop:
         self.adams: list[torch.optim.AdamW] = []
         self.stages = method.stages()
         self.warned = False
+
+    def small(self) -> bool:
+        """Return whether a step is too small to be shared by threads."""
+        parameters = sum(parameter.numel() for parameter in self.method.parameters())
+        places = max((min(stage.batch_size, len(self.index)) for stage in self.stages), default=0)
+        return parameters * places < SMALL_STEP
 
     def run(self, checkpoint: Path) -> None:
         """Train all stages, or those that the checkpoint leaves."""
@@ -222,22 +240,90 @@ class _Loop:
         An attached optimiser's move outdates the representations; the next attached one computes
         them anew, a detached one is content with the old ones.
         """
+        chunked = 0 < self.options.chunk < batch.size
         fresh: Representations | None = None
         seen: Representations = {}
+        redo: Callable[[Sequence[Tensor]], None] | None = None
         terms: dict[str, Tensor] = {}
         for optimiser, adam in zip(stage.optimisers, self.adams, strict=True):
             for group in adam.param_groups:
                 group["lr"] = optimiser.lr * warmup_cosine(step, total, optimiser.warmup)
             for _ in range(optimiser.repeats):
                 if fresh is None and not (optimiser.detached and seen):
-                    fresh = self.represent(stage, batch)
+                    if chunked:
+                        fresh, redo = self.cached(stage, batch)
+                    else:
+                        fresh = self.represent(stage, batch)
                     seen = {name: value.detach() for name, value in fresh.items()}
                 given = seen if optimiser.detached or fresh is None else fresh
                 found = self.method.objective(given, optimiser.name)
-                _descend(adam, optimiser, torch.stack(list(found.values())).sum())
+                loss, parameters = torch.stack(list(found.values())).sum(), optimiser.parameters
+                if redo is None or given is seen:
+                    loss.backward(inputs=list(parameters))  # type: ignore[no-untyped-call]
+                else:
+                    leaves = [value for value in given.values() if value.requires_grad]
+                    loss.backward(inputs=[*leaves, *parameters])  # type: ignore[no-untyped-call]
+                    redo(parameters)
+                _move(adam, optimiser)
                 fresh = fresh if optimiser.detached else None
             terms |= {f"{optimiser.name}/{name}": value.detach() for name, value in found.items()}
         return terms
+
+    def cached(
+        self, stage: Stage, batch: Batch
+    ) -> tuple[Representations, Callable[[Sequence[Tensor]], None]]:
+        """Return the representations of a batch, made a chunk at a time, and what goes back.
+
+        Gradient caching (Gao et al. 2021, arXiv 2101.06983): without a graph first; once the
+        objective's gradients lie at the representations, every chunk is represented again, with
+        the same chance, and they go on to the parameters. Memory is that of one chunk and of the
+        representations; the gradient is the whole batch's. Draws from the masks' generator are the
+        same in every chunk: what is drawn once for a batch is drawn once for all its chunks.
+
+        Args:
+            stage: the running one.
+            batch: of all places.
+        """
+        size, begin = self.options.chunk, self.masks.get_state()
+        chunks = [batch.take(start, start + size) for start in range(0, batch.size, size)]
+        chances, parts = [], []
+        with torch.no_grad():
+            for chunk in chunks:
+                self.masks.set_state(begin)
+                chances.append(self.chance())
+                parts.append(self.represent(stage, chunk))
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for value in whole.values():
+            value.requires_grad_(value.is_floating_point())
+
+        def redo(parameters: Sequence[Tensor]) -> None:
+            for number, chunk in enumerate(chunks):
+                self.masks.set_state(begin)
+                self.take_chance(chances[number])
+                again = self.represent(stage, chunk)
+                rows = slice(number * size, number * size + chunk.size)
+                pairs = [
+                    (value, gradient[rows])
+                    for name, value in again.items()
+                    if value.requires_grad and (gradient := whole[name].grad) is not None
+                ]
+                if not pairs:
+                    return  # the objective asks nothing of them
+                values, gradients = zip(*pairs, strict=True)
+                torch.autograd.backward(values, gradients, inputs=list(parameters))
+
+        return whole, redo
+
+    def chance(self) -> list[Tensor]:
+        """Return the states of the generators that dropout draws from."""
+        cuda = [torch.cuda.get_rng_state()] if self.device == "cuda" else []
+        return [torch.get_rng_state(), *cuda]
+
+    def take_chance(self, states: Sequence[Tensor]) -> None:
+        """Let dropout draw what it drew from these states."""
+        torch.set_rng_state(states[0])
+        if self.device == "cuda":
+            torch.cuda.set_rng_state(states[1])
 
     def represent(self, stage: Stage, batch: Batch) -> Representations:
         """Return the method's representations, floating ones as float32."""
@@ -354,9 +440,8 @@ def _adam(optimiser: Optimiser) -> torch.optim.AdamW:
     )
 
 
-def _descend(adam: torch.optim.AdamW, optimiser: Optimiser, loss: Tensor) -> None:
-    """Make one step; gradients are asked for this optimiser's parameters only."""
-    loss.backward(inputs=list(optimiser.parameters))  # type: ignore[no-untyped-call]
+def _move(adam: torch.optim.AdamW, optimiser: Optimiser) -> None:
+    """Make one step down the gradients that are there, and forget them."""
     if optimiser.clip:
         torch.nn.utils.clip_grad_norm_(optimiser.parameters, optimiser.clip)
     adam.step()

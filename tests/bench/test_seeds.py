@@ -32,6 +32,7 @@ def rows_of(noises: list[float]) -> tuple[list[Row], object]:
             "seed": number or None, "folds": "all", "pretraining": "transductive", "drop": "",
             "drop_at": "", "imputation": "", "value": found.value, "low": found.low,
             "high": found.high, "n": found.n, "imputed": 0, "_given": given, "_beside": "",
+            "_overrides": (), "_rest": "",
         })  # fmt: skip
     return rows, exam
 

@@ -24,6 +24,12 @@ TRAIN = ("train", "--method", "urbanfusion")
         (("embed", "--run", "."), "unknown run '.'"),
         ((*TRAIN, "--set", "epochs=0"), "epochs is at least 1"),
         ((*TRAIN, "--set", "lr=nan"), "lr is a finite number"),
+        ((*TRAIN, "--missing", "1"), "missing is at least 0 and below 1"),
+        ((*TRAIN, "--chunk", "1"), "chunk is at least 2, or 0"),
+        ((*TRAIN, "--sweep", "epochs"), "'epochs' is no KEY=VALUE,VALUE…"),
+        ((*TRAIN, "--sweep", "epochs=1,,2"), "is no KEY=VALUE,VALUE…"),
+        ((*TRAIN, "--sweep", "epochs=1,2", "--set", "epochs=3"), "epochs is set more than once"),
+        ((*TRAIN, "--sweep", "epoch=1,2"), "unknown parameter 'epoch'"),
     ],
     ids=lambda value: str(value)[-40:],
 )
@@ -44,6 +50,22 @@ def test_a_city_may_be_spelt_as_one_likes(town: Town, urban: Urban) -> None:
     out = Path(town.workspace).parent / "spelt.parquet"
     done = urban("-w", town.workspace, "embed", "--run", run, "--city", spelt, "--out", out)
     assert done.code == 0 and out.is_file(), done.err
+
+
+def test_seeds_and_sweeps_are_trained_in_every_combination(
+    town: Town, urban: Urban, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(town.workspace, workspace, ignore=shutil.ignore_patterns("runs", "results"))
+    asked = ("--seeds", "2", "--seed", "3", "--sweep", "reconstruction_weight=0,0.5, 0.5")
+    done = urban("-w", workspace, *town.train, *asked, "--json")
+    assert done.code == 0, done.err
+    runs = [(run["seed"], run["overrides"][-1]) for run in done.json()]
+    weights = ("reconstruction_weight=0", "reconstruction_weight=0.5")
+    assert runs == [(seed, weight) for weight in weights for seed in (3, 4)]
+    done = urban("-w", workspace, "bench", "--json")
+    settings = {row["settings"] for row in done.json()["rows"]}
+    assert any("reconstruction_weight chosen of 2" in text for text in settings)
 
 
 def test_embeddings_are_never_written_over_anything_else(

@@ -12,6 +12,7 @@ import torch
 from urbancli import plugins
 from urbancli.methods.base import PRESETS, Method, Width, configure, load_method, pool_once
 from urbancli.tokens import Batch, Tokens, make_batch, single_tokens
+from urbancli.training import Progress, TrainOptions, train
 
 PLACES = 12
 BATCH = np.arange(6)
@@ -42,12 +43,17 @@ def every_modality(seed: int = 0) -> dict[str, Tokens]:
 
 
 def built(name: str) -> tuple[Method, dict[str, Tokens], tuple[str, ...]]:
-    """Return a prepared method, its tokens, and the modalities its `embed` reads."""
+    """Return a prepared method, its tokens, and the modalities its `embed` reads.
+
+    Args:
+        name: of a method, with the settings that it differs in from `small` behind it.
+    """
+    name, *settings = name.split()
     module = load_method(name)
     tokens = every_modality()
     widths = {key: Width(part.values.shape[1], part.pooled_width) for key, part in tokens.items()}
     torch.manual_seed(0)
-    method: Method = module.Method(configure(module.Config, "small"), widths)
+    method: Method = module.Method(configure(module.Config, "small", settings), widths)
     pooled = dict(pool_once(method, tokens))
     method.prepare(pooled, np.arange(PLACES))
     return method.eval(), pooled, method.inputs or method.modalities
@@ -71,12 +77,29 @@ def scrambled(part: Any, seed: int = 1) -> Tokens:
 
 EXAMPLE = Path(__file__).parents[2] / "examples/mean_pooling.py"
 
-every_method = pytest.mark.parametrize("name", [*plugins.names("methods"), str(EXAMPLE)])
+ABLATIONS = (
+    "urbanfusion fusion=concatenation",
+    "urbanfusion masked=removed",
+    "urbanfusion depth=3 pooling=cls location=fourier",
+    "urbanfusion depth=2 pooling=cls masked=removed mask_count=half",
+    "urbanfusion pooling=attention mask_per=place mask_count=one",
+    "urbanfusion pooling=attention masked=removed location=grid",
+    "urbanfusion reconstruction_weight=0 location=spherical-harmonics",
+    "urbanfusion reconstruction_weight=1",
+    "infonce location=fourier",
+    "melt-mm paired=true direction=symmetric temperatures=own weights=1,2,0",
+    "melt pool=modality direction=location-to-modality location=capsules",
+    "satclip modality=pois location=grid",
+)
+
+every_method = pytest.mark.parametrize(
+    "name", [*plugins.names("methods"), str(EXAMPLE), *ABLATIONS]
+)
 
 
 @every_method
 def test_presets_are_configs(name: str) -> None:
-    module = load_method(name)
+    module = load_method(name.split()[0])
     configs = [configure(module.Config, preset) for preset in PRESETS]
     assert all(isinstance(config, module.Config) for config in configs)
     assert configs[0] == module.Config(), "the defaults are those of the paper"
@@ -150,3 +173,45 @@ def test_a_step_of_every_optimiser_has_finite_terms(name: str) -> None:
             terms = method.objective(found, optimiser.name)
             assert terms and all(torch.isfinite(term).all() for term in terms.values())
             assert all(parameter.requires_grad for parameter in optimiser.parameters)
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def draws_per_place(name: str) -> bool:
+    """Return whether chunks draw other samples, masks or dropout than the whole batch does."""
+    unpaired = name.startswith("melt") and "paired=true" not in name
+    return unpaired or "mask_per=place" in name or "spherical-harmonics" in name
+
+
+def first_gradient(
+    name: str, chunk: int, folder: Path, patch: pytest.MonkeyPatch
+) -> dict[str, torch.Tensor]:
+    """Return what the first step of a training goes down, of every parameter that has one."""
+    method, tokens, _ = built(name if name == str(EXAMPLE) else f"{name} epochs=1 batch_size=12")
+    found: list[dict[str, torch.Tensor]] = []
+
+    def look(_: Any) -> None:
+        named = method.named_parameters()
+        found.append({key: p.grad.clone() for key, p in named if p.grad is not None})
+
+    how = TrainOptions(chunk=chunk, checkpoint_s=1e9)
+    with patch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", look)
+        train(method, tokens, np.arange(PLACES), how, folder / "checkpoint", "one", Progress())
+    return found[0]
+
+
+@every_method
+def test_chunks_give_the_gradient_of_the_whole_batch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To 1e-5 of the largest: before Adam, which divides by its size, hides or blows it up."""
+    plain, cached = (first_gradient(name, chunk, tmp_path, monkeypatch) for chunk in (0, 5))
+    assert plain.keys() == cached.keys() and plain
+    assert all(torch.isfinite(value).all() for value in cached.values())
+    if draws_per_place(name):
+        return  # another gradient, as good
+    largest = max(float(value.abs().max()) for value in plain.values())
+    for key, value in plain.items():
+        assert float((cached[key] - value).abs().max()) <= 1e-5 * largest, key

@@ -53,7 +53,9 @@ def test_features_are_scored_over_the_training_places_only() -> None:
     method = tiny(tokens)
     index = np.array([0, 1, 2, 3, 4, 5])
     method.prepare(tokens, index)
-    scores = method.scores(make_batch(tokens, np.arange(PLACES)), "sentinel2").numpy()
+    scores = method.scores(
+        "sentinel2", make_batch(tokens, np.arange(PLACES)).modalities["sentinel2"]
+    ).numpy()
     pixels = tokens["sentinel2"].pooled()
     known = pixels[[0, 1, 2, 3, 5]].astype(np.float64)
     wanted = (pixels - known.mean(axis=0)) / np.where(known.std(axis=0) > 0, known.std(axis=0), 1)
@@ -66,18 +68,26 @@ def test_scores_are_bounded() -> None:
     tokens = some_tokens()
     method = tiny(tokens)
     far = single_tokens(np.full((1, 5), 1e6, np.float32))
-    assert method.scores(make_batch({"sentinel2": far}, [0]), "sentinel2").max() == 10
+    assert (
+        method.scores(
+            "sentinel2", make_batch({"sentinel2": far}, [0]).modalities["sentinel2"]
+        ).max()
+        == 10
+    )
 
 
 def test_a_masked_modality_is_a_zero_token_that_stays() -> None:
     tokens = some_tokens()
     method = tiny(tokens)
     with torch.no_grad():
-        method.position.normal_()
+        method.fusion.position.normal_()
     batch = make_batch(tokens, np.array([0, 1, 2]))
     parts = [method.projections["coords"](batch.modalities["coords"].pooled[:, :2])]
-    parts += [torch.zeros(3, 16), method.projections["pois"](method.scores(batch, "pois"))]
-    wanted = method.block(torch.stack(parts, dim=1) + method.position).mean(dim=1)
+    parts += [
+        torch.zeros(3, 16),
+        method.projections["pois"](method.scores("pois", batch.modalities["pois"])),
+    ]
+    wanted = method.fusion.blocks[0](torch.stack(parts, dim=1) + method.fusion.position).mean(dim=1)
     torch.testing.assert_close(method.embed(batch.drop(["sentinel2"])), wanted)
 
 
@@ -95,7 +105,7 @@ def test_the_objective_is_the_papers() -> None:
 
     views = [taken("contrastive_0"), taken("contrastive_1")]
     assert terms["contrastive"] == pytest.approx(0.75 * naive_info_nce(*views, 10.0), rel=1e-4)
-    scores = [method.scores(batch, name) / math.sqrt(d)
+    scores = [method.scores(name, batch.modalities[name]) / math.sqrt(d)
               for name, d in (("coords", 2), ("sentinel2", 5), ("pois", 3))]  # fmt: skip
     target = torch.cat(scores, dim=1)[rows].tolist()
     present = [[True, True, row != 7] for row in rows]

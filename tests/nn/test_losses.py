@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from urbancli.nn.losses import modality_mse, symmetric_info_nce
+from urbancli.nn import losses
+from urbancli.nn.losses import barlow_twins, info_nce, modality_mse, symmetric_info_nce
 from urbancli.nn.masks import complementary_masks
 from urbancli.nn.monitors import collapse_monitors, collapsed
 
@@ -36,6 +37,67 @@ def test_info_nce_of_no_rows_is_zero_and_differentiable() -> None:
     loss = symmetric_info_nce(torch.zeros(0, 4) @ weights, torch.zeros(0, 3), torch.tensor(2.0))
     loss.backward()
     assert loss.item() == 0 and torch.equal(weights.grad, torch.zeros(4, 3))
+    columns = torch.randn(5, 3, requires_grad=True)
+    loss = info_nce(torch.zeros(0, 3), columns, torch.zeros(0, dtype=torch.int64), 2.0)
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(columns.grad, torch.zeros(5, 3))
+
+
+@pytest.mark.parametrize("held", [1 << 22, 40, 1])
+def test_one_direction_is_its_formula_and_so_is_its_gradient(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole and in blocks: with a positive shared by rows, and columns that are nobody's."""
+    monkeypatch.setattr(losses, "HELD_LOGITS", held)
+    torch.manual_seed(0)
+    rows = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+    columns = torch.randn(13, 4, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    positive = torch.tensor([0, 3, 3, 12, 5, 6, 7, 8, 1])
+    found = info_nce(rows, columns, positive, scale)
+    wanted = sum(
+        math.log(sum(math.exp(3 * s) for s in near)) - 3 * near[own]
+        for near, own in zip((rows @ columns.T).tolist(), positive.tolist(), strict=True)
+    ) / len(rows)
+    assert found.item() == pytest.approx(wanted, abs=1e-12)
+    (2 * found).backward()
+    given = [part.grad.clone() for part in (rows, columns, scale)]
+    plain = torch.nn.functional.cross_entropy(scale * rows @ columns.T, positive)
+    for one, other in zip(
+        given, torch.autograd.grad(2 * plain, (rows, columns, scale)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_without_gradients_blocks_give_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (normalize(torch.randn(33, 5)) for _ in range(2))
+    wanted = symmetric_info_nce(first, second, 14.0)
+    monkeypatch.setattr(losses, "HELD_LOGITS", 64)
+    torch.testing.assert_close(symmetric_info_nce(first, second, 14.0), wanted)
+
+
+@pytest.mark.parametrize("redundancy", [0.0, 0.005, 1.0])
+def test_barlow_twins_is_its_formula(redundancy: float) -> None:
+    torch.manual_seed(1)
+    first, second = (torch.randn(20, 3, dtype=torch.float64) for _ in range(2))
+    wanted = 0.0
+    for d in range(3):
+        for e in range(3):
+            a, b = first[:, d].tolist(), second[:, e].tolist()
+            ma, mb = sum(a) / 20, sum(b) / 20
+            sa = math.sqrt(sum((p - ma) ** 2 for p in a) / 20)
+            sb = math.sqrt(sum((q - mb) ** 2 for q in b) / 20)
+            c = sum((p - ma) * (q - mb) for p, q in zip(a, b, strict=True)) / 20 / sa / sb
+            wanted += (1 - c) ** 2 if d == e else redundancy * c**2
+    assert float(barlow_twins(first, second, redundancy)) == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_barlow_twins_is_finite_where_nothing_varies(rows: int) -> None:
+    first = torch.ones(rows, 3, requires_grad=True)
+    loss = barlow_twins(first, torch.ones(rows, 3), 0.005)
+    loss.backward()
+    assert loss.item() == (3.0 if rows > 1 else 0.0) and torch.isfinite(first.grad).all()
 
 
 def naive_modality_mse(
@@ -65,7 +127,7 @@ def test_reconstruction_is_its_formula(chance: float) -> None:
     present = torch.rand(6, 3) < chance
     wanted = naive_modality_mse(predicted.tolist(), target.tolist(), present.tolist(), widths)
     found = modality_mse(predicted, target, present, widths)
-    assert float(found) == pytest.approx(wanted, abs=1e-12)
+    assert found.item() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_absent_targets_do_not_matter() -> None:

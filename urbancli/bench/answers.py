@@ -16,7 +16,7 @@ from urbancli.bench.evaluation import Answers, Exam
 from urbancli.errors import UrbanError
 from urbancli.workspace import fingerprint, read_table, write_table
 
-VERSION = 1
+VERSION = 2
 """Raised whenever equal inputs would be answered otherwise for a reason that no other version
 names."""
 
@@ -72,6 +72,7 @@ def _read(path: Path, units: int) -> dict[str, Answers]:
             column[f"scored:{question}"].astype(bool),
             counts["imputed"],
             counts["unconverged"],
+            {int(fold): error for fold, error in counts["judged"].items()},
         )
         for question, counts in facts["questions"].items()
     }
@@ -84,7 +85,11 @@ def _write(path: Path, answers: Mapping[str, Answers]) -> None:
         columns[f"baseline:{question}"] = pa.array(np.ascontiguousarray(one.baseline))
         columns[f"scored:{question}"] = pa.array(one.scored)
     counts = {
-        question: {"imputed": one.imputed, "unconverged": one.unconverged}
+        question: {
+            "imputed": one.imputed,
+            "unconverged": one.unconverged,
+            "judged": {str(fold): error for fold, error in one.judged.items()},
+        }
         for question, one in answers.items()
     }
     write_table(path, pa.table(columns), {"questions": counts})

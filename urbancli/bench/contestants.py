@@ -51,6 +51,8 @@ class Contestant:
         identity: JSON-able, all that its features depend on beside city, units and spoiling.
         blocks: (material, spoiling) → modality → features of units; only of plain frozen features.
         beside: settings of the concatenation that it is compared with.
+        overrides: what its Config was set to, `key=value` in their order.
+        rest: `settings` without them.
         reach: material → (why it says nothing of its units, or nothing; what a reader must know of
             how far it reaches, or nothing).
     """
@@ -74,6 +76,8 @@ class Contestant:
     identity: Any = None
     blocks: Callable[[Material, Spoiling], Mapping[str, Values]] | None = None
     beside: str = ""
+    overrides: tuple[str, ...] = ()
+    rest: str = ""
     reach: Callable[[Material], tuple[str, str]] = lambda material: ("", "")
 
     @property
@@ -172,6 +176,8 @@ def trained(run: Run, city: CityLayers, places: Places) -> Contestant:
         run.reach_m,
         ["run", *files],
         beside=encoders_text(run),
+        overrides=tuple(run.facts["overrides"]),
+        rest=settings_of(run, with_overrides=False),
     )
 
 
@@ -243,13 +249,16 @@ def encoders_text(run: Run) -> str:
     return ", ".join(f"{name}={title}" for name, title in run.facts["encoders"].items())
 
 
-def settings_of(run: Run) -> str:
+def settings_of(run: Run, *, with_overrides: bool = True) -> str:
     """Return what tells a run from others of its method and preset, beside seed and hold-out."""
     facts = run.facts
+    overrides = facts["overrides"] if with_overrides else []
     without = [f"without {name}" for name in facts["without"]]
     precision = [facts["precision"]] if facts["precision"] != "float32" else []
     encoders = [text] if (text := encoders_text(run)) else []
-    return ", ".join([*facts["overrides"], *without, *precision, *encoders])
+    missing = [f"{share:.0%} missing in training"] if (share := facts.get("missing")) else []
+    chunk = [f"in chunks of {size:,}"] if (size := facts.get("chunk")) else []
+    return ", ".join([*overrides, *without, *precision, *encoders, *missing, *chunk])
 
 
 def title(row: Mapping[str, Any]) -> str:

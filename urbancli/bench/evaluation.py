@@ -4,8 +4,8 @@ This is the benchmark's core. It takes feature tables and knows neither runs nor
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -110,6 +110,8 @@ class Answers:
         scored: (U,) where a prediction was asked for.
         imputed: scored units with a missing feature, which the training mean stands for.
         unconverged: fits that stopped before they converged.
+        judged: fold → how wrong the probe was where the fold's training units judged its setting;
+            empty of probes that do not say it.
     """
 
     predicted: npt.NDArray[Any]
@@ -117,6 +119,7 @@ class Answers:
     scored: Mask
     imputed: int
     unconverged: int
+    judged: Mapping[int, float] = field(default_factory=dict)
 
 
 def make_exam(
@@ -271,7 +274,7 @@ def answer_spoilt(
         answers.append([
             Answers(
                 one.predicted[part], one.baseline[part], one.scored[part],
-                int((lacks & one.scored[part]).sum()), one.unconverged,
+                int((lacks & one.scored[part]).sum()), one.unconverged, one.judged,
             )
             for one in found
         ])  # fmt: skip
@@ -315,7 +318,8 @@ def _answered(
     scored = np.zeros(len(target), dtype=bool)
     unconverged = 0
     wanted = range(len(first.folds)) if folds is None else folds
-    used = [first.folds[number] for number in wanted if first.folds[number].testing.any()]
+    numbers = [number for number in wanted if first.folds[number].testing.any()]
+    used = [first.folds[number] for number in numbers]
     results = first.module.fit_predict_folds(
         features, target if len(exams) > 1 else target[:, 0], used, x_test=tested
     )
@@ -328,9 +332,12 @@ def _answered(
     errors = [result.errors for result in results]
     missing = int((np.isnan(seen).any(axis=1) & scored).sum())
     answers = [
-        Answers(predicted[:, number], baseline[:, number], scored, missing, unconverged)
+        Answers(
+            predicted[:, number], baseline[:, number], scored, missing, unconverged,
+            {fold: one[number] for fold, one in zip(numbers, errors, strict=True) if one},
+        )
         for number in range(len(exams))
-    ]
+    ]  # fmt: skip
     return answers, errors
 
 

@@ -159,7 +159,7 @@ def comparisons(
         triple = [score(exam, one).value for one in (mine, there, full)]
         row["retention"] = retention(triple[0], triple[1], triple[2], compare(exam, full, floor))
         row["_triple"] = tuple(triple)
-        row |= _difference("full", compare(exam, mine, full))
+        row |= difference_columns("full", compare(exam, mine, full))
     if not me.trained:
         return row
     # The untrained twin of a run stands right before it.
@@ -167,7 +167,7 @@ def comparisons(
     for name, other in others.items():
         beside = _beside(condition) if name == "concatenation" else condition
         if other is not None and (other, beside) in answers:
-            row |= _difference(name, compare(exam, mine, answers[other, beside]))
+            row |= difference_columns(name, compare(exam, mine, answers[other, beside]))
     return row
 
 
@@ -177,7 +177,8 @@ def _beside(condition: Condition) -> Condition:
     return replace(condition, imputation="mean") if gaps_at_test else condition
 
 
-def _difference(name: str, found: Interval) -> Row:
+def difference_columns(name: str, found: Interval) -> Row:
+    """Return a paired difference to `concatenation`, `untrained` or `full` as columns of a row."""
     key = f"difference_{name}"
     columns = interval_columns(found, key, f"{key}_low", f"{key}_high")
     return {**columns, "difference_warning": found.warning}

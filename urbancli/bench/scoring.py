@@ -17,6 +17,7 @@ from urbancli.bench.rows import Row, blank, comparisons, inflation, scores
 from urbancli.bench.seeds import seed_rows
 from urbancli.bench.splits.base import NotScored
 from urbancli.bench.stress import Condition
+from urbancli.bench.sweeps import chosen_rows
 from urbancli.grid import Places
 from urbancli.layers import CityLayers
 from urbancli.spoiling import VERSION as SPOILING_VERSION
@@ -121,10 +122,11 @@ def score_papers(stage: Stage, papers: Sequence[Paper]) -> list[Row]:
 
 
 def _with_seeds(rows: list[Row], paper: Paper) -> list[Row]:
-    """Return the rows of a paper with those over several seeds, each behind its condition's."""
+    """Return the rows of a paper with those of sweeps and over seeds, behind their condition's."""
     if paper.exam is None:
         return rows
-    every = rows + seed_rows(rows, paper.exam)
+    every = rows + chosen_rows(rows, paper.exam)
+    every += seed_rows(every, paper.exam)
     order = {key: place for place, key in enumerate(dict.fromkeys(map(_condition, rows)))}
     return sorted(every, key=lambda row: order[_condition(row)])
 
@@ -230,7 +232,10 @@ class _Sitting:
                 mine, own = self.answers[number], rows[number]
                 assert own is not None
                 mine[index, condition] = given
-                own |= {"_answer": (index, condition), "_beside": contestant.beside}
+                own |= {
+                    "_answer": (index, condition), "_beside": contestant.beside,
+                    "_overrides": contestant.overrides, "_rest": contestant.rest,
+                }  # fmt: skip
                 own.update(scores(exam, given, folds))
                 own.update(comparisons(exam, stage.contestants, mine, index, condition))
             self._inflate(index, condition, folds, numbers, rows)

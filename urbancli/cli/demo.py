@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 DROPS = ("satellite", "osm", "pois")
 """What the benchmark scores again without."""
 
+METHODS = ("urbanfusion", "infonce", "melt")
+"""What is trained: fusion, the plain baseline without it, and a location encoder alone."""
+
 MEASURED_TILES = 40
 """The size at which the truth was measured; smaller cities have too few tiles to show it well."""
 
@@ -30,7 +33,7 @@ def command(
     ] = 2.5,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a SYNTHETIC city with known truth, fetch it, train every method, and score them."""
+    """Make a SYNTHETIC city with known truth, fetch it, train methods on it, and score them."""
     from urbancli.city import SYNTHETIC
     from urbancli.cli._demo import fetch_demo, make_demo_inputs
     from urbancli.demo.recipe import Recipe
@@ -101,13 +104,12 @@ def _draw(workspace: "Workspace", recipe: "Recipe") -> None:
 
 
 def _train(workspace: "Workspace", recipe: "Recipe", step: Callable[[str], None]) -> list[str]:
-    """Train every method that exists with the preset `small`, and return the runs' names."""
-    from urbancli import plugins
+    """Train the demo's methods with the preset `small`, and return the runs' names."""
     from urbancli.layers import open_city
     from urbancli.runs import RunOptions, create_run
 
     runs = []
-    for method in plugins.names("methods"):
+    for method in METHODS:
         step(f"urban train --city {recipe.key} --method {method} --preset small")
         with progress_bar() as progress:
             city = open_city(workspace, recipe.key)

@@ -34,6 +34,17 @@ def command(
         str | None, typer.Option(help="small (default: two cores) or paper (as published).")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default 0.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Train so many seeds, from --seed on.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,VALUE…",
+            help="Train every value; several: every combination. `urban bench` chooses among them "
+            "inside the training folds.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the Config.")
     ] = None,
@@ -49,6 +60,17 @@ def command(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    missing: Annotated[
+        float | None,
+        typer.Option(help="Share of places that training misses each modality of, e.g. 0.3."),
+    ] = None,
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            help="Represent so many places of a batch at a time: large batches, little "
+            "memory, the same gradient."
+        ),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="float32 (default) or bf16.")] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on from the last checkpoint of the same run.")
@@ -71,10 +93,13 @@ def command(
     given = {
         "methods": (method,) if method else None,
         "presets": (preset,) if preset else None,
-        "seeds": None if seed is None else (seed,),
+        "seeds": _seeds(seed, seeds),
         "set": tuple(set_ or ()),
+        "sweep": tuple(sweep or ()),
         "without": tuple(without or ()),
         "precision": precision,
+        "missing": missing,
+        "chunk": chunk,
     }
     wanted, said = fill(given, project.train)
     if said:
@@ -116,10 +141,10 @@ def train_all(
     from urbancli.layers import expand_modalities, open_city
     from urbancli.runs import create_run
 
-    more = {name: wanted[name] for name in ("precision",) if name in wanted}
+    more = {name: wanted[name] for name in ("precision", "missing", "chunk") if name in wanted}
+    settings = swept(wanted.get("set", ()), wanted.get("sweep", ()))
     options = replace(
         options,
-        overrides=tuple(wanted.get("set", ())),
         without=tuple(expand_modalities(wanted.get("without", ()))),
         **more,
     )
@@ -131,10 +156,40 @@ def train_all(
         every = product(
             wanted["methods"],
             wanted.get("presets", (options.preset,)),
+            settings,
             wanted.get("seeds", (options.seed,)),
         )
-        for method, preset, seed in every:
-            one = replace(options, preset=preset, seed=seed)
+        for method, preset, overrides, seed in every:
+            one = replace(options, preset=preset, seed=seed, overrides=overrides)
             with progress_bar() as progress:
                 runs.append(create_run(workspace, opened, method, one, progress, say))
     return runs
+
+
+def swept(fixed: Sequence[str], sweeps: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the overrides of every combination of the values that are swept.
+
+    Args:
+        fixed: `key=value` that all have.
+        sweeps: `key=value,value…`.
+
+    Raises:
+        UsageError: a sweep without a key or values, or of a key that is there twice.
+    """
+    named = [one.partition("=")[0].strip() for one in (*fixed, *sweeps)]
+    choices = []
+    for text, key in zip(sweeps, named[len(fixed) :], strict=True):
+        values = list(dict.fromkeys(part.strip() for part in text.partition("=")[2].split(",")))
+        if not key or not all(values):
+            raise UsageError(f"'{text}' is no KEY=VALUE,VALUE…, e.g. reconstruction_weight=0,0.1")
+        if named.count(key) > 1:
+            raise UsageError(f"{key} is set more than once: sweep it, or set it")
+        choices.append([f"{key}={value}" for value in values])
+    return [(*fixed, *combination) for combination in product(*choices)]
+
+
+def _seeds(first: int | None, count: int | None) -> tuple[int, ...] | None:
+    """Return the seeds asked for; None where nothing says them."""
+    if first is None and count is None:
+        return None
+    return tuple(range(first or 0, (first or 0) + (count or 1)))

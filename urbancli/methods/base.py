@@ -25,6 +25,12 @@ PRESETS = ("paper", "small")
 LARGEST_RATE = 1e3
 """Bound of learning rate and weight decay: far beyond any that trains, within float32."""
 
+LARGEST_SCALE = 100.0
+"""Bound of a learnt inverse temperature."""
+
+WIDEST = 1 << 16
+"""Bound of every width and count of a Config: far beyond any of use, and safe to compute with."""
+
 Representations = dict[str, Tensor]
 """Named tensors whose first axis is the batch."""
 
@@ -41,6 +47,17 @@ def check_training(config: Any) -> None:
     check_range("lr", lr, f"above 0 and at most {LARGEST_RATE:g}", 0 < lr <= LARGEST_RATE)
     check_range("weight_decay", decay, f"0 to {LARGEST_RATE:g}", 0 <= decay <= LARGEST_RATE)
     check_range("warmup", config.warmup, "at least 0 and below 1", 0 <= config.warmup < 1)
+
+
+def check_counts(config: Any, *fields: str) -> None:
+    """Refuse a Config of which one of the fields is no width or count.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name in fields:
+        value = getattr(config, name)
+        check_range(name, value, f"from 1 to {WIDEST}", 1 <= value <= WIDEST)
 
 
 @dataclass(frozen=True)

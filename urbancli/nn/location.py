@@ -16,7 +16,7 @@ import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -311,6 +311,8 @@ class SphericalHarmonics(LocationEncoder):
         """Return the harmonics (B, L²)."""
         return real_harmonics(lonlat, self.degrees)
 
+
+Location = Literal["capsules", "fourier", "grid", "spherical-harmonics"]
 
 LOCATION_ENCODERS: dict[str, type[nn.Module]] = {
     "capsules": Capsules,

@@ -31,20 +31,26 @@ class Block(nn.Module):
             nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
         )
 
-    def attend(self, tokens: Tensor) -> Tensor:
-        """Return multi-head self-attention over (B, T, D), every token seeing every token."""
+    def attend(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return multi-head self-attention over (B, T, D), see `forward`."""
         size, length, width = tokens.shape
         split = self.query_key_value(tokens).view(size, length, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
-        weights = torch.softmax(
-            query @ key.transpose(-1, -2) / math.sqrt(width // self.heads), dim=-1
-        )
+        logits = query @ key.transpose(-1, -2) / math.sqrt(width // self.heads)
+        if seen is not None:
+            logits = logits.masked_fill(~seen[:, None, None, :], -math.inf)
+        weights = torch.softmax(logits, dim=-1)
         mixed = (weights @ value).transpose(1, 2).reshape(size, length, width)
         out: Tensor = self.attention_out(mixed)
         return out
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return (B, T, D) of tokens (B, T, D)."""
-        tokens = tokens + self.attend(self.attention_norm(tokens))
+    def forward(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return (B, T, D) of tokens (B, T, D).
+
+        Args:
+            tokens: those of a place.
+            seen: (B, T) which tokens the others see, at least one of every place; default all.
+        """
+        tokens = tokens + self.attend(self.attention_norm(tokens), seen)
         out: Tensor = tokens + self.mlp(self.mlp_norm(tokens))
         return out

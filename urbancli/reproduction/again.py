@@ -122,6 +122,8 @@ def train_again(
             overrides=tuple(pin["overrides"]),
             without=tuple(pin["without"]),
             precision=pin["precision"],
+            missing=pin.get("missing", 0.0),
+            chunk=pin.get("chunk", 0),
             encoders=tuple(pin["encoders"]),
             hold_out=pin["hold_out"] and _hold_out(workspace, name, pin["city"], pin["hold_out"]),
         )

@@ -210,6 +210,8 @@ def _run_pin(workspace: Workspace, run: Run) -> dict[str, Any]:
         "overrides": facts["overrides"],
         "without": facts["without"],
         "precision": facts["precision"],
+        "missing": facts.get("missing", 0.0),
+        "chunk": facts.get("chunk", 0),
         "encoders": [
             f"{modality}={one}"
             for modality, titles in facts["encoders"].items()

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from urbancli import __version__
 from urbancli.city import slug
+from urbancli.configs import check_range
 from urbancli.embeddings import write_embeddings
 from urbancli.encoders.base import State
 from urbancli.encoding import Choice, choose, encode_cached, fit_encoders, reach_of, unusual
@@ -33,6 +34,7 @@ from urbancli.runs.run import (
     open_run,
     places_fingerprint,
 )
+from urbancli.spoiling import Spoiling, holes
 from urbancli.tokens import Tokens
 from urbancli.training import (
     PRECISIONS,
@@ -82,6 +84,9 @@ class RunOptions:
         hold_out: see `held_out_places`.
         checkpoint_s: least seconds between checkpoints; they come at the end of an epoch.
         encoders: what is not the default of a modality, as `encoding.choose` takes it.
+        missing: share of the pairs of place and modality, coordinates apart, that training does not
+            see, drawn once by `seed`; a place keeps at least one modality. Embeddings see them.
+        chunk: places of a batch that are represented at a time, 0 for all; see `TrainOptions`.
 
     Raises:
         UsageError: a seed that torch's generators cannot take, or an unknown device or precision.
@@ -98,8 +103,14 @@ class RunOptions:
     hold_out: HoldOut | None = None
     checkpoint_s: float = 10.0
     encoders: tuple[str, ...] = ()
+    missing: float = 0.0
+    chunk: int = 0
 
     def __post_init__(self) -> None:
+        fits = 0 <= self.missing < 1
+        check_range("missing", self.missing, "at least 0 and below 1", fits)
+        fits = self.chunk == 0 or self.chunk >= 2
+        check_range("chunk", self.chunk, "at least 2, or 0 for the whole batch", fits)
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"seed {self.seed} is out of range: give one from 0 to 2**63 - 1")
         if self.precision not in PRECISIONS:
@@ -151,6 +162,8 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
         "overrides": sorted(options.overrides),
         "without": without,
         "precision": options.precision,
+        "missing": options.missing,
+        "chunk": options.chunk,
         "encoders": unusual(encoders, city.views()),
         "config": dataclasses.asdict(config),
         "modalities": list(modalities),
@@ -169,6 +182,7 @@ def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
     }
     special = [facts["overrides"], without, hold_out, options.precision]
     special += [facts["encoders"]] if facts["encoders"] else []
+    special += [{k: facts[k]} for k in ("missing", "chunk") if facts[k]]
     name = f"{method}-{city.key}-{options.preset}-s{options.seed}"
     if special != [[], [], None, "float32"]:
         name += f"-{fingerprint(special)[:8]}"
@@ -294,7 +308,7 @@ def _train(
 
     widths = {name: _width(part) for name, part in tokens.items()}
     method = build_method(plan.module, plan.config, widths, options.seed)
-    tokens = pool_once(method, tokens)
+    tokens = _thinned(pool_once(method, tokens), plan, options)
     before = {name: value.clone() for name, value in method.state_dict().items()}
     method.prepare(tokens, plan.index)
     prepared = {
@@ -306,10 +320,25 @@ def _train(
     checkpoint = folder / "checkpoint.safetensors"
     if not options.resume:
         checkpoint.unlink(missing_ok=True)
-    how = TrainOptions(options.seed, options.device, options.precision, options.checkpoint_s)
+    how = TrainOptions(
+        options.seed, options.device, options.precision, options.checkpoint_s, options.chunk
+    )
     key = fingerprint([plan.facts["fingerprint"], pick_device(options.device)])
     history = train(method, tokens, plan.index, how, checkpoint, key, progress)
     return method.cpu(), history
+
+
+def _thinned(
+    tokens: Mapping[str, Tokens], plan: _Plan, options: RunOptions
+) -> Mapping[str, Tokens]:
+    """Return the tokens without those that training shall not see."""
+    if not options.missing:
+        return tokens
+    present = {name: part.present for name, part in tokens.items() if name != "coords"}
+    gone, _ = holes(
+        plan.places.place_id, present, Spoiling(rate=options.missing, seed=options.seed)
+    )
+    return {**tokens, **{name: tokens[name].without(mask) for name, mask in gone.items()}}
 
 
 def _width(tokens: Tokens) -> Width:
