@@ -86,6 +86,7 @@ def test_every_option_of_the_benchmark_can_be_pinned(tmp_path: Path) -> None:
         ("[train]\nseeds = ['a']", "train.seeds is not a list of whole numbers"),
         ("[train]\nseeds = [1.5]", "train.seeds is not a list of whole numbers"),
         ("[train]\nseeds = [true]", "train.seeds is not a list of whole numbers"),
+        ("[train]\nseeds = []", "train.seeds is empty: name something, or leave it out"),
         ("[bench]\ndrops = ['osm']", "did you mean drop"),
         ("[bench]\nsubsets = 'yes'", "bench.subsets is not true or false"),
         ("[bench]\ncities = ['a']", "unknown key"),

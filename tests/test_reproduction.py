@@ -30,7 +30,7 @@ from urbancli.reproduction import (
     write_lock,
 )
 from urbancli.runs import RunOptions, create_run
-from urbancli.workspace import Workspace, sha256
+from urbancli.workspace import Workspace, read_json, sha256, write_json
 
 KEY, LABEL = "synthetic-town", "population_density"
 
@@ -148,6 +148,48 @@ def test_a_lock_without_the_checksums_of_a_city_is_refused(made: Made, tmp_path:
         read_lock(path)
     with pytest.raises(UrbanError, match="is a folder: give the file"):
         read_lock(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("cities", KEY, "recipe"), None, f"cities.{KEY} lacks recipe"),
+        (("cities", KEY, "files"), None, f"cities.{KEY} lacks files"),
+        (("runs", 0, "seed"), None, "lacks seed"),
+        (("bench", "seed"), "zero", "bench.seed is no int"),
+        (("bench", "probes"), "ridge", "bench.probes is no list"),
+        (("rows", 0, 19), "abc", "a row's value is no number"),
+    ],
+)
+def test_a_torn_lock_is_told_before_anything_is_done(
+    made: Made, tmp_path: Path, path: tuple[Any, ...], value: Any, said: str
+) -> None:
+    content = json.loads(made.path.read_text())
+    at: Any = content
+    for step in path[:-1]:
+        at = at[list(at)[step]] if isinstance(at, dict) and isinstance(step, int) else at[step]
+    last = content["columns"].index("value") if path[0] == "rows" else path[-1]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    file = tmp_path / "bench-1.lock.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UrbanError, match=said):
+        read_lock(file)
+
+
+def test_a_run_of_other_code_is_not_trained_over(made: Made, tmp_path: Path) -> None:
+    """`urban reproduce` keeps what is there: it asks for a workspace of its own."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(made.workspace.root, folder)
+    (name,) = made.lock["runs"]
+    facts = read_json(folder / "runs" / name / "run.json")
+    write_json(folder / "runs" / name / "run.json", {**facts, "fingerprint": "older"})
+    before = {p.name: sha256(p) for p in (folder / "runs" / name).iterdir()}
+    with pytest.raises(UrbanError, match=r"other settings, code or data.*folder of its own"):
+        train_again(Workspace(folder), read_lock(made.path), quiet, quiet)
+    assert {p.name: sha256(p) for p in (folder / "runs" / name).iterdir()} == before
 
 
 # --- data ------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_weights_of_other_code_are_refused(workspace: Workspace) -> None:
     city = make_city(workspace)
     run = create_run(workspace, city, "urbanfusion", options("epochs=1"))
     _, tensors = read_tensors(run.folder / "model.safetensors")
-    del tensors["position"]
+    del tensors["fusion.position"]
     write_tensors(run.folder / "model.safetensors", tensors, {})
     with pytest.raises(UrbanError, match="trained with other code"):
         run.embed(city, city.tiles())

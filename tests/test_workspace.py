@@ -69,6 +69,17 @@ def test_a_damaged_parquet_file_is_one_line(tmp_path: Path, damage: str) -> None
         read_table(path)
 
 
+def test_damaged_pages_behind_a_whole_footer_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_table(path, _points(), {})
+    content = bytearray(path.read_bytes())
+    for place in range(4, 60):
+        content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(UrbanError, match=r"a\.parquet is damaged: delete it"):
+        read_table(path)
+
+
 def test_geopandas_reads_what_we_write(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_table(path, _points(), {"licence": "CC0"})

@@ -117,6 +117,8 @@ def _entries(table: str, entries: Mapping[str, Any], kinds: Mapping[str, Any]) -
         name = key.replace("-", "_")
         if name not in kinds:
             raise unknown(f"key of [{table}] in {FILE}", key, kinds)
+        if value == []:
+            raise UsageError(f"{FILE}: {table}.{key} is empty: name something, or leave it out")
         try:
             found[name] = _value(value, kinds[name])
         except ValueError as err:

@@ -376,10 +376,18 @@ def open_parquet(path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a Parquet file of ours and return the table with its `urban` facts."""
+    """Read a Parquet file of ours and return the table with its `urban` facts.
+
+    Raises:
+        UrbanError: it is missing, damaged, or of another schema version.
+    """
     file, facts = open_parquet(path)
     with file:
-        return file.read(columns=columns), facts
+        try:
+            return file.read(columns=columns), facts
+        except (OSError, pa.ArrowException) as err:
+            # The footer may be whole where the pages before it are not.
+            raise UrbanError(f"{path} is damaged: delete it and make it anew") from err
 
 
 # --- manifest --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from tests.cli.conftest import Town, Urban
 from urbancli.bench.run import read_result
 from urbancli.report.tables import read_csv
-from urbancli.workspace import open_parquet, read_json, sha256
+from urbancli.workspace import open_parquet, read_json, sha256, write_json
 
 CITY = "synthetic-town"
 
@@ -90,6 +90,9 @@ def test_places_that_chance_would_leave_with_nothing_are_told(copied: Path, urba
         (("--noise", "streetview=1"), "nothing of streetview is read here"),
         (("--compare", "urbanfusion", "nobody"), "nobody"),
         (("--compare", "a.parquet", "b.parquet"), "a.parquet"),
+        (("--compare", "a.parquet", "counts"), "two .parquet files of results, or two methods"),
+        (("--compare", "a.csv", "b.csv"), "two .parquet files of results, or two methods"),
+        (("--stale", f"sentinel2={CITY}"), f"{CITY} is scored itself"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -98,6 +101,19 @@ def test_mistakes_are_one_line(
     done = urban("-w", copied, "bench", *arguments)
     assert done.code in {1, 2}, done.out
     assert remedy in done.err.splitlines()[-1] and "Traceback" not in done.err
+
+
+def test_a_run_that_cannot_be_loaded_is_named_and_the_rest_is_scored(
+    copied: Path, urban: Urban, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(copied, workspace)
+    (run,) = (path for path in (workspace / "runs").iterdir())
+    write_json(run / "config.json", {"config": {}})
+    done = urban("-w", workspace, "bench", "--city", CITY)
+    assert done.code == 3, done.err
+    assert f"{run.name}: run" in done.err and "`urban train` again" in done.err
+    assert "concatenation" in done.out and "urbanfusion" not in done.out
 
 
 def test_what_has_no_score_is_told_with_exit_code_3(

@@ -194,6 +194,8 @@ def untrained(run: Run, city: CityLayers, places: Places) -> Contestant:
         twin,
         method=UNTRAINED,
         on_units=on_places(run.name, embed),
+        # Of which method, or twins of several could not be told apart.
+        settings=", ".join(filter(None, [f"of {run.method}", twin.settings])),
         seconds=None,
         peak_mb=None,
         identity=[UNTRAINED, twin.identity],

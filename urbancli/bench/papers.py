@@ -94,6 +94,11 @@ def set_papers(
             split = load_split(setting.city, material, kind, seed, setting.folds)
             exam = set_exam(material, split, setting.places, windows, support)
         except NotScored as err:
+            if support is not None and not support.all():
+                err = NotScored(
+                    f"{support.sum():,} of {len(support):,} units are in every file of embeddings "
+                    f"that is compared, and that is too few: leave out the smallest file ({err})"
+                )
             first.fail(err)
             yield from (replace(first, probe=name) for name in probes)
             continue

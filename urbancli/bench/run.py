@@ -28,6 +28,7 @@ from urbancli.bench.statistics import Interval
 from urbancli.bench.stress import Condition, conditions
 from urbancli.bench.tasks.base import in_suite
 from urbancli.bench.transfer import FEW
+from urbancli.configs import check_range
 from urbancli.errors import UrbanError, UsageError
 from urbancli.layers import CityLayers, expand_modalities, open_city
 from urbancli.runs import Run, open_run
@@ -82,6 +83,14 @@ class BenchOptions:
     few_shot: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_range("seed", self.seed, "0 to 2**32 - 1", 0 <= self.seed < 1 << 32)
+        check_range("folds", self.folds, "at least 2", self.folds >= 2)
+        check_range("few-shot", self.few_shot, "at least 1", all(n >= 1 for n in self.few_shot))
+        if not self.splits:
+            raise UsageError("no split is asked for: leave splits out for the spatial one")
+        for pair in self.stale:
+            if (key := pair.rpartition("=")[2]) in self.cities:
+                raise UsageError(f"{pair} is no other date: {key} is scored itself, name another")
         if self.few_shot and not self.transfer:
             raise UsageError("--few-shot says how --transfer learns: give --transfer with it")
 
@@ -150,8 +159,8 @@ def bench(workspace: Workspace, options: BenchOptions, progress: Progress = _ign
         UsageError: an unknown city, run, modality, probe or kind of split.
         UrbanError: nothing can be scored, or embeddings are not finite.
     """
-    runs = _open_runs(workspace, options)
     told = _Told([], [], [VERSION])
+    runs = _open_runs(workspace, options, told)
     for key in options.cities:
         mine = [run for run in runs if run.city == key]
         _bench_city(workspace, key, mine, options, told, progress)
@@ -238,17 +247,27 @@ class _Told:
                 self.notes.append(told)
 
 
-def _open_runs(workspace: Workspace, options: BenchOptions) -> list[Run]:
+def _open_runs(workspace: Workspace, options: BenchOptions, told: _Told) -> list[Run]:
+    """Return the runs asked for; one that this urban cannot load is told, and not scored."""
     expand_modalities(options.drop)
     for name in options.probe_names:
         load_probe(name)
     for kind in options.splits:
         load_kind(kind)
     names = workspace.runs() if options.runs is None else list(dict.fromkeys(options.runs))
-    runs = [open_run(workspace, name) for name in names]
-    for run in runs:
+    runs = []
+    for name in names:
+        try:
+            run = open_run(workspace, name)
+            run.trained  # noqa: B018 - loads it
+        except UrbanError as err:
+            if options.runs is not None:
+                raise
+            told.gaps.append(f"{name}: {err}")
+            continue
         if options.runs is not None and run.city not in options.cities:
             raise UrbanError(f"{run.name} is a run of '{run.city}': add --city {run.city}")
+        runs.append(run)
     return runs
 
 

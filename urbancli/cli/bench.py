@@ -13,6 +13,10 @@ from urbancli.cli._console import (
     wanted_cities,
     workspace_of,
 )
+from urbancli.errors import UsageError
+
+RESULTS = (".parquet", ".csv", ".md", ".tex")
+"""How files of results end."""
 
 if TYPE_CHECKING:
     from urbancli.bench.run import BenchOptions, BenchResult
@@ -94,7 +98,10 @@ def command(
     from urbancli.project import fill, read_project
 
     workspace = workspace_of(context)
-    if compare is not None and all(name.endswith(".parquet") for name in compare):
+    files = [name for name in compare or () if Path(name).suffix in RESULTS]
+    if files and not (len(files) == 2 and all(name.endswith(".parquet") for name in files)):
+        raise UsageError("--compare takes two .parquet files of results, or two methods or runs")
+    if files and compare is not None:
         _compare_files(Path(compare[0]), Path(compare[1]), json=json)
         return
     project = read_project(workspace)

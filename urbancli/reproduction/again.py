@@ -17,6 +17,7 @@ from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.layers import open_city
 from urbancli.reproduction.lock import COUNTS, SCORE, WEIGHTS, external_text, versions
 from urbancli.runs import HoldOut, Run, RunOptions, create_run
+from urbancli.runs.creation import other_run
 from urbancli.workspace import Workspace, sha256, write_text
 
 TOLERANCES = {"r2": (1e-4, 0.02), "r2_free": (1e-4, 0.02), "macro_f1": (0.005, 0.04)}
@@ -127,6 +128,11 @@ def train_again(
             encoders=tuple(pin["encoders"]),
             hold_out=pin["hold_out"] and _hold_out(workspace, name, pin["city"], pin["hold_out"]),
         )
+        if fault := other_run(workspace, city, method, options):
+            raise UrbanError(
+                f"{fault}, and is not what the lock pins: give --workspace a folder of its own, "
+                "and this run stays"
+            )
         runs.append(create_run(workspace, city, method, options, progress, say))
     return runs
 

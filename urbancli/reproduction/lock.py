@@ -42,6 +42,13 @@ COLUMNS = ("run", *IDENTITY, "folds", "task_version", "split_sha256", *SCORE, *C
 
 WEIGHTS = "model.safetensors"
 
+CITY_PINS = {"files", "recipe", "fetch", "inputs"}
+RUN_PINS = {
+    "city", "method", "method_sha256", "source", "preset", "seed", "overrides", "without",
+    "precision", "encoders", "hold_out", "data", "weights_sha256",
+}  # fmt: skip
+"""What a lock says of each city and run, at the least."""
+
 TABLES = ("versions", "cities", "runs", "bench")
 
 OPTION_OF = {
@@ -101,7 +108,14 @@ def read_lock(path: Path) -> dict[str, Any]:
     Raises:
         UrbanError: there is none, or it is not whole, or of another schema version.
     """
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except UrbanError as err:
+        # What `read_json` advises is for files that are easily made anew.
+        why = str(err).partition(";")[0].partition(": run the")[0]
+        raise UrbanError(
+            f"{why}: a lock ends in .lock.json and lies beside its rows; take it from who made it"
+        ) from err
     whole = all(isinstance(content.get(name), dict) for name in TABLES)
     columns, rows = content.pop("columns", None) or [], content.get("rows") or []
     whole = whole and isinstance(columns, list) and isinstance(rows, list) and len(rows) > 0
@@ -114,7 +128,27 @@ def read_lock(path: Path) -> dict[str, Any]:
             f"{path} lacks the columns {', '.join(lacking)}: another urban wrote it, use that one"
         )
     content["rows"] = [dict(zip(columns, row, strict=True)) for row in rows]
+    if torn := _torn(content):
+        raise UrbanError(f"{path} is no whole lock, {torn}: take it anew from who made it")
     return content
+
+
+def _torn(content: Mapping[str, Any]) -> str:
+    """Return what a lock lacks, in one clause; or nothing."""
+    for table, keys in (("cities", CITY_PINS), ("runs", RUN_PINS)):
+        for name, pin in content[table].items():
+            lacking = sorted(keys - set(pin)) if isinstance(pin, dict) else sorted(keys)
+            if lacking:
+                return f"{table}.{name} lacks {', '.join(lacking)}"
+    for field in dataclasses.fields(BenchOptions):
+        value, usual = content["bench"].get(field.name), getattr(BenchOptions, field.name, ())
+        kind = list if isinstance(usual, tuple) else type(usual)
+        if field.name in content["bench"] and usual is not None and not isinstance(value, kind):
+            return f"bench.{field.name} is no {kind.__name__}"
+    for name in ("value", "low", "high"):
+        if any(isinstance(row.get(name), str | list | dict) for row in content["rows"]):
+            return f"a row's {name} is no number"
+    return ""
 
 
 def versions() -> dict[str, str]:

@@ -269,6 +269,14 @@ def create_run(
     return open_run(workspace, plan.name)
 
 
+def other_run(workspace: Workspace, city: CityLayers, method_name: str, options: RunOptions) -> str:
+    """Return whether `create_run` would train over a finished run, in one clause; or ""."""
+    plan = _plan(city, method_name, options)
+    folder = workspace.run_dir(plan.name)
+    fault = _fault(folder, plan) if (folder / "run.json").exists() else ""
+    return fault and f"{plan.name} {fault}"
+
+
 def _fault(folder: Path, plan: _Plan) -> str:
     """Return why a finished run is not the planned one, or not whole, in one clause; or ""."""
     try:

@@ -84,7 +84,8 @@ class Coverage:
         """All of it in one line."""
         parts = [
             f"{self.name} has embeddings of {self.embedded:,} of {self.units:,} units "
-            f"({self.share:.1%} of their area), from {self.used:,} of {self.rows:,} rows or pixels",
+            f"({self.share:.1%} of the area of these), from {self.used:,} of {self.rows:,} rows or "
+            "pixels",
             *([f"{self.thin:,} units are covered less than half"] if self.thin else []),
             *([f"{self.duplicates:,} rows lie where others do"] if self.duplicates else []),
             *([f"{self.torn:,} pixels lack bands and are not used"] if self.torn else []),
