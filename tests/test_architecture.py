@@ -11,11 +11,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "urbancli"
 
 ORDER = [
-    "errors", "configs", "plugins", "hilbert", "workspace", "net", "vector", "city", "grid",
-    "layers", "sources", "labels", "demo", "lock", "licences", "workers", "planning",
+    "errors", "configs", "plugins", "hilbert", "workspace", "tensors", "net", "vector", "city",
+    "grid", "layers", "sources", "labels", "demo", "lock", "licences", "workers", "planning",
     "compaction", "description", "fetching", "validation", "exporting", "tokens", "token_files",
-    "encoders", "encoding", "spoiling", "nn", "methods", "embeddings", "training", "runs", "bench",
-    "project", "reproduction", "report", "cli", "__main__",
+    "encoders", "encoding", "spoiling", "nn", "methods", "embeddings", "gradient_cache", "training",
+    "runs", "bench", "project", "reproduction", "report", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the house; a file imports only from parts before its own, and from its own."""
 
@@ -40,6 +40,8 @@ OUTSIDE = {
         "encoding",
         "nn",
         "methods",
+        "tensors",
+        "gradient_cache",
         "training",
         "runs",
         "bench.probes",
@@ -48,7 +50,7 @@ OUTSIDE = {
 }
 """Who may import a package from outside."""
 
-TORCH_AT_TOP = {"nn", "methods", "training"}
+TORCH_AT_TOP = {"nn", "methods", "tensors", "gradient_cache", "training"}
 """Where torch may be imported at module level; elsewhere inside functions."""
 
 LIGHT = {"geopandas", "osmnx", "sklearn", "osmium", "rasterio", "transformers", "torch"}

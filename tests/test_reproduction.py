@@ -146,7 +146,7 @@ def test_a_lock_without_the_checksums_of_a_city_is_refused(made: Made, tmp_path:
     path.write_text(json.dumps(content))
     with pytest.raises(UrbanError, match="no lock of a result"):
         read_lock(path)
-    with pytest.raises(UrbanError, match="is a folder: give the file"):
+    with pytest.raises(UrbanError, match="Is a directory"):
         read_lock(tmp_path)
 
 

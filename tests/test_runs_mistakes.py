@@ -16,7 +16,7 @@ from run_inputs import (
 
 from urbancli.errors import UrbanError, UsageError
 from urbancli.runs import RunOptions, create_run, open_run
-from urbancli.training import read_tensors, write_tensors
+from urbancli.tensors import read_tensors, write_tensors
 from urbancli.workspace import (
     Workspace,
     sha256,

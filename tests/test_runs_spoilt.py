@@ -125,7 +125,7 @@ def test_operations_are_those_of_the_matrix_products(run: Run, city: CityLayers)
     width, tokens = 16, 3
     state = run.trained.state_dict()
     once = [v.numel() for n, v in state.items() if n.startswith("projections") and v.ndim > 1]
-    block = [v.numel() for n, v in state.items() if n.startswith("block") and v.ndim == 2]
+    block = [v.numel() for n, v in state.items() if n.startswith("fusion.blocks") and v.ndim == 2]
     attention = 2 * tokens**2 * width
     assert run.flops == 2 * (sum(once) + tokens * sum(block) + attention)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from urbancli.errors import UrbanError, UsageError
 from urbancli.methods.base import Method, Optimiser, Representations, Stage, Width, parameters_of
+from urbancli.tensors import read_tensors, write_tensors
 from urbancli.tokens import Batch, single_tokens
 from urbancli.training import (
     EpochReport,
@@ -18,9 +19,7 @@ from urbancli.training import (
     Progress,
     TrainOptions,
     pick_device,
-    read_tensors,
     train,
-    write_tensors,
 )
 
 PLACES = 21

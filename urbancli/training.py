@@ -5,27 +5,26 @@ A rest of one place has nothing to be compared with: it joins the batch before i
 place larger than the others.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from urbancli.errors import UrbanError, unknown
+from urbancli.gradient_cache import represent_in_chunks
 from urbancli.methods.base import Method, Optimiser, Representations, Stage
 from urbancli.nn.monitors import collapse_monitors, collapsed
 from urbancli.nn.schedules import warmup_cosine
+from urbancli.tensors import read_tensors, write_tensors
 from urbancli.tokens import Batch, Tokens, make_batch
-from urbancli.workspace import SCHEMA_VERSION, atomic_path
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bf16")
@@ -79,7 +78,7 @@ class TrainOptions:
         device: `auto` takes a GPU where there is one.
         precision: `bf16` runs `represent` under autocast; losses stay float32.
         checkpoint_s: a checkpoint follows the first epoch that ends so many seconds after the last.
-        chunk: places of a batch that are represented at a time, 0 for all: see `_Loop.cached`.
+        chunk: places of a batch that are represented at a time, 0 for all: see `gradient_cache`.
     """
 
     seed: int = 0
@@ -251,7 +250,9 @@ class _Loop:
             for _ in range(optimiser.repeats):
                 if fresh is None and not (optimiser.detached and seen):
                     if chunked:
-                        fresh, redo = self.cached(stage, batch)
+                        fresh, redo = represent_in_chunks(
+                            partial(self.represent, stage), batch, self.options.chunk, self.masks
+                        )
                     else:
                         fresh = self.represent(stage, batch)
                     seen = {name: value.detach() for name, value in fresh.items()}
@@ -268,62 +269,6 @@ class _Loop:
                 fresh = fresh if optimiser.detached else None
             terms |= {f"{optimiser.name}/{name}": value.detach() for name, value in found.items()}
         return terms
-
-    def cached(
-        self, stage: Stage, batch: Batch
-    ) -> tuple[Representations, Callable[[Sequence[Tensor]], None]]:
-        """Return the representations of a batch, made a chunk at a time, and what goes back.
-
-        Gradient caching (Gao et al. 2021, arXiv 2101.06983): without a graph first; once the
-        objective's gradients lie at the representations, every chunk is represented again, with
-        the same chance, and they go on to the parameters. Memory is that of one chunk and of the
-        representations; the gradient is the whole batch's. Draws from the masks' generator are the
-        same in every chunk: what is drawn once for a batch is drawn once for all its chunks.
-
-        Args:
-            stage: the running one.
-            batch: of all places.
-        """
-        size, begin = self.options.chunk, self.masks.get_state()
-        chunks = [batch.take(start, start + size) for start in range(0, batch.size, size)]
-        chances, parts = [], []
-        with torch.no_grad():
-            for chunk in chunks:
-                self.masks.set_state(begin)
-                chances.append(self.chance())
-                parts.append(self.represent(stage, chunk))
-        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        for value in whole.values():
-            value.requires_grad_(value.is_floating_point())
-
-        def redo(parameters: Sequence[Tensor]) -> None:
-            for number, chunk in enumerate(chunks):
-                self.masks.set_state(begin)
-                self.take_chance(chances[number])
-                again = self.represent(stage, chunk)
-                rows = slice(number * size, number * size + chunk.size)
-                pairs = [
-                    (value, gradient[rows])
-                    for name, value in again.items()
-                    if value.requires_grad and (gradient := whole[name].grad) is not None
-                ]
-                if not pairs:
-                    return  # the objective asks nothing of them
-                values, gradients = zip(*pairs, strict=True)
-                torch.autograd.backward(values, gradients, inputs=list(parameters))
-
-        return whole, redo
-
-    def chance(self) -> list[Tensor]:
-        """Return the states of the generators that dropout draws from."""
-        cuda = [torch.cuda.get_rng_state()] if self.device == "cuda" else []
-        return [torch.get_rng_state(), *cuda]
-
-    def take_chance(self, states: Sequence[Tensor]) -> None:
-        """Let dropout draw what it drew from these states."""
-        torch.set_rng_state(states[0])
-        if self.device == "cuda":
-            torch.cuda.set_rng_state(states[1])
 
     def represent(self, stage: Stage, batch: Batch) -> Representations:
         """Return the method's representations, floating ones as float32."""
@@ -450,29 +395,3 @@ def _move(adam: torch.optim.AdamW, optimiser: Optimiser) -> None:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-
-
-# --- safetensors -----------------------------------------------------------------------------
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able facts as one safetensors file, whole or not at all."""
-    # One key of metadata: safetensors writes several in an order that changes from run to run.
-    header = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, sort_keys=True)
-    copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(copies, metadata={"urban": header}))
-
-
-def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the facts and the tensors of a file of `write_tensors`.
-
-    Raises:
-        UrbanError: it is missing, broken or not ours.
-    """
-    try:
-        with safe_open(path, framework="pt", device=device) as file:
-            facts = json.loads((file.metadata() or {})["urban"])
-            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, KeyError, ValueError, SafetensorError) as err:
-        raise UrbanError(f"cannot read {path}: delete it and run `urban train` again") from err

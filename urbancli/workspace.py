@@ -211,8 +211,6 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise UrbanError(f"no file {path}: run the command that makes it first") from err
-    except IsADirectoryError as err:
-        raise UrbanError(f"{path} is a folder: give the file") from err
     except (OSError, ValueError) as err:
         raise UrbanError(f"cannot read {path}: {err}; delete it and run the command again") from err
     if not isinstance(content, dict):
@@ -376,18 +374,13 @@ def open_parquet(path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a Parquet file of ours and return the table with its `urban` facts.
-
-    Raises:
-        UrbanError: it is missing, damaged, or of another schema version.
-    """
+    """Return the table of a Parquet file of ours and its `urban` facts; see `open_parquet`."""
     file, facts = open_parquet(path)
-    with file:
-        try:
+    try:
+        with file:
             return file.read(columns=columns), facts
-        except (OSError, pa.ArrowException) as err:
-            # The footer may be whole where the pages before it are not.
-            raise UrbanError(f"{path} is damaged: delete it and make it anew") from err
+    except (OSError, pa.ArrowException) as err:
+        raise UrbanError(f"{path} is damaged: delete it and make it anew") from err
 
 
 # --- manifest --------------------------------------------------------------------------------

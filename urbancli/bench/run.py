@@ -25,7 +25,7 @@ from urbancli.bench.scoring import Given, Progress, Stage, score_papers
 from urbancli.bench.splits._files import load_kind
 from urbancli.bench.splits.base import NotScored
 from urbancli.bench.statistics import Interval
-from urbancli.bench.stress import Condition, conditions
+from urbancli.bench.stress import Condition, conditions, spared_notes
 from urbancli.bench.tasks.base import in_suite
 from urbancli.bench.transfer import FEW
 from urbancli.configs import check_range
@@ -300,7 +300,8 @@ def _bench_city(
     city = open_city(workspace, key)
     stage = open_stage(city, runs, options, progress)
     told.say("", "", [f"{key} is {mark}" for mark in city.marks().values()])
-    told.say(key, "", spared_notes(stage))
+    most = max((len(one.modalities) for one in stage.contestants if one.trained), default=0)
+    told.say(key, "", spared_notes(stage.conditions, most))
     if not runs:
         told.say(key, "", [f"no run to score: `urban train --city {key}` makes one"])
     papers = list(_papers(stage, options))
@@ -329,17 +330,6 @@ def _bench_city(
         for one in stage.contestants
         if one.mismatch
     )
-
-
-def spared_notes(stage: Stage) -> list[str]:
-    """Return, per rate of random drops, how often a run's place keeps a modality against chance."""
-    most = max((len(one.modalities) for one in stage.contestants if one.trained), default=0)
-    return [
-        f"dropped at random with {rate:g}: a place that would lose all keeps one modality; of "
-        f"{most} that is {rate**most:.1%} of the places"
-        for rate in sorted({condition.spoiling.rate for condition in stage.conditions})
-        if rate and most and rate**most >= 5e-4
-    ]
 
 
 def _refuse_silent(stage: Stage, papers: Sequence[Paper]) -> None:

@@ -120,6 +120,21 @@ def _stale(text: str, modalities: Sequence[str]) -> Spoiling:
     return Spoiling(stale=tuple((name, key) for name in here))
 
 
+def spared_notes(asked: Iterable[Condition], modalities: int) -> list[str]:
+    """Return, per rate of random drops, how often a place keeps a modality against chance.
+
+    Args:
+        asked: conditions.
+        modalities: the most that any run reads.
+    """
+    return [
+        f"dropped at random with {rate:g}: a place that would lose all keeps one modality; of "
+        f"{modalities} that is {rate**modalities:.1%} of the places"
+        for rate in sorted({condition.spoiling.rate for condition in asked})
+        if rate and modalities and rate**modalities >= 5e-4
+    ]
+
+
 # --- summaries -------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ from urbancli.runs.run import (
     places_fingerprint,
 )
 from urbancli.spoiling import Spoiling, holes
+from urbancli.tensors import write_tensors
 from urbancli.tokens import Tokens
 from urbancli.training import (
     PRECISIONS,
@@ -44,7 +45,6 @@ from urbancli.training import (
     TrainOptions,
     pick_device,
     train,
-    write_tensors,
 )
 from urbancli.workspace import (
     Workspace,

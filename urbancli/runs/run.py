@@ -18,8 +18,8 @@ from urbancli.layers import CityLayers, open_city
 from urbancli.methods.base import Method, Width, load_method
 from urbancli.runs.embedding import Present, Reader, Values, count_flops, embed_places
 from urbancli.spoiling import WHOLE, Spoiling, city_at
+from urbancli.tensors import read_tensors
 from urbancli.tokens import Tokens
-from urbancli.training import read_tensors
 from urbancli.workspace import Workspace, fingerprint, read_json, sha256
 
 FILES = (
