@@ -108,11 +108,13 @@ def test_a_run_that_cannot_be_loaded_is_named_and_the_rest_is_scored(
 ) -> None:
     workspace = tmp_path / "workspace"
     shutil.copytree(copied, workspace)
-    (run,) = (path for path in (workspace / "runs").iterdir())
-    write_json(run / "config.json", {"config": {}})
+    runs = [path.parent for path in (workspace / "runs").glob("*/run.json")]
+    for run in runs:
+        write_json(run / "config.json", {"config": {}})
     done = urban("-w", workspace, "bench", "--city", CITY)
     assert done.code == 3, done.err
-    assert f"{run.name}: run" in done.err and "`urban train` again" in done.err
+    for run in runs:
+        assert f"{run.name}: run" in done.err and "`urban train` again" in done.err
     assert "concatenation" in done.out and "urbanfusion" not in done.out
 
 
