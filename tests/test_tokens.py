@@ -172,6 +172,34 @@ def test_what_is_dropped_in_some_places_is_gone_there_and_untouched_elsewhere() 
         assert torch.equal(batch.modalities[name].present, before[name][1])
 
 
+@pytest.mark.parametrize("size", [1, 3, 20, 99])
+def test_parts_of_a_batch_are_batches_of_its_parts(size: int) -> None:
+    rng = np.random.default_rng(0)
+    tokens = {"a": bags(rng, 30, 3), "b": singles(rng, 30, 4)}
+    index = rng.permutation(30)[:20]
+    batch = make_batch(tokens, index)
+    for start in range(0, 20, size):
+        part, wanted = batch.take(start, start + size), make_batch(tokens, index[start:][:size])
+        assert part.size == wanted.size
+        for name, one in part.modalities.items():
+            other = wanted.modalities[name]
+            for field in ("values", "offsets", "positions", "present", "pooled"):
+                assert torch.equal(getattr(one, field), getattr(other, field)), (name, field)
+
+
+@pytest.mark.parametrize("make", [bags, singles])
+def test_tokens_without_places_are_those_of_places_that_lack_them(make) -> None:
+    rng = np.random.default_rng(0)
+    whole, gone = make(rng, 30, 3), rng.random(30) < 0.4
+    left = whole.without(gone)
+    assert np.array_equal(left.present, whole.present & ~gone) and len(left) == 30
+    index = np.arange(30)
+    one = make_batch({"m": left}, index).modalities["m"]
+    other = make_batch({"m": whole}, index).drop((), {"m": gone}).modalities["m"]
+    for field in ("values", "offsets", "positions", "present", "pooled"):
+        assert torch.equal(getattr(one, field), getattr(other, field)), field
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_batch_on_a_gpu_is_the_one_on_the_processor() -> None:
     rng = np.random.default_rng(0)

@@ -31,6 +31,6 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[
     try:
         with safe_open(path, framework="pt", device=device) as file:
             facts = json.loads((file.metadata() or {})["urban"])
-            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict, has no other way
     except (OSError, KeyError, ValueError, SafetensorError) as err:
         raise UrbanError(f"cannot read {path}: delete it and run `urban train` again") from err

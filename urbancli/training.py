@@ -33,8 +33,8 @@ MONITORED = 512
 """How many training places, evenly spread, the collapse monitors look at."""
 
 SMALL_STEP = 1 << 30
-"""Parameters times places of a step below which one thread trains: more gain nothing where cores
-are idle, and wait for each other ten times as long where they are not."""
+"""Parameters times places of a step below which one thread trains on a CPU. Two gain a third of the
+time at the most, and on busy cores they wait for each other ten times as long as one takes."""
 
 CurveRow = tuple[str, int, str, float]
 """(stage, epoch counted from 1, quantity, value)."""
@@ -197,7 +197,7 @@ class _Loop:
         """Return whether a step is too small to be shared by threads."""
         parameters = sum(parameter.numel() for parameter in self.method.parameters())
         places = max((min(stage.batch_size, len(self.index)) for stage in self.stages), default=0)
-        return parameters * places < SMALL_STEP
+        return self.device == "cpu" and parameters * places < SMALL_STEP
 
     def run(self, checkpoint: Path) -> None:
         """Train all stages, or those that the checkpoint leaves."""

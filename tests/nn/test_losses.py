@@ -168,6 +168,25 @@ def test_k_is_uniform_and_shared_by_the_batch_where_nothing_is_missing() -> None
     assert ((sets / 2000 - 0.5).abs() < 0.05).all()
 
 
+@pytest.mark.parametrize(("count", "masked"), [("one", [1, 1, 1, 1]), ("half", [1, 1, 2, 2])])
+def test_k_may_be_one_or_half_of_what_a_place_has(count: str, masked: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    present = torch.arange(5) < torch.tensor([[2], [3], [4], [5]])
+    for _ in range(20):
+        first = complementary_masks(present, generator, count)
+        assert (present & ~first).sum(dim=1).tolist() == masked
+
+
+def test_each_place_may_draw_its_own_mask() -> None:
+    generator = torch.Generator().manual_seed(0)
+    present = torch.ones(2000, 5, dtype=torch.bool)
+    first = complementary_masks(present, generator, "uniform", "place")
+    sizes = (~first).sum(dim=1)
+    assert set(sizes.tolist()) == {1, 2, 3, 4}
+    assert (torch.bincount(sizes) / 2000 - 0.25)[1:].abs().max() < 0.04
+    assert ((~first).double().mean(dim=0) - 0.5).abs().max() < 0.05
+
+
 def test_monitors_know_a_full_space_from_a_point() -> None:
     torch.manual_seed(0)
     full = collapse_monitors(torch.randn(2000, 8))

@@ -154,12 +154,8 @@ def comparisons(
     numbers = {(one.method, one.settings): number for number, one in enumerate(contestants)}
     whole = Condition()
     if condition != whole and (index, whole) in answers:
-        full, floor = answers[index, whole], answers[numbers[CONSTANT, ""], whole]
-        there = replace(floor, scored=floor.scored & full.scored)
-        triple = [score(exam, one).value for one in (mine, there, full)]
-        row["retention"] = retention(triple[0], triple[1], triple[2], compare(exam, full, floor))
-        row["_triple"] = tuple(triple)
-        row |= difference_columns("full", compare(exam, mine, full))
+        floor = answers[numbers[CONSTANT, ""], whole]
+        row |= kept_columns(exam, mine, floor, answers[index, whole])
     if not me.trained:
         return row
     # The untrained twin of a run stands right before it.
@@ -175,6 +171,22 @@ def _beside(condition: Condition) -> Condition:
     """Return under which condition a concatenation is compared: its gaps at test are filled."""
     gaps_at_test = condition.at == "test" and condition.spoiling.gaps
     return replace(condition, imputation="mean") if gaps_at_test else condition
+
+
+def kept_columns(exam: Exam, mine: Answers, floor: Answers, full: Answers) -> Row:
+    """Return the retention of a drop, and the difference to the whole.
+
+    Args:
+        exam: of one task.
+        mine: answers with something missing.
+        floor: those of the constant.
+        full: those with nothing missing.
+    """
+    there = replace(floor, scored=floor.scored & full.scored)
+    triple = tuple(score(exam, one).value for one in (mine, there, full))
+    kept = retention(triple[0], triple[1], triple[2], compare(exam, full, floor))
+    gap = difference_columns("full", compare(exam, mine, full))
+    return {"retention": kept, "_triple": triple, **gap}
 
 
 def difference_columns(name: str, found: Interval) -> Row:

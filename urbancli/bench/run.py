@@ -259,7 +259,8 @@ def _open_runs(workspace: Workspace, options: BenchOptions, told: _Told) -> list
     for name in names:
         try:
             run = open_run(workspace, name)
-            run.trained  # noqa: B018 - loads it
+            # A cached property: what cannot be loaded fails here, not in the middle of scoring.
+            run.trained  # noqa: B018
         except UrbanError as err:
             if options.runs is not None:
                 raise

@@ -14,9 +14,8 @@ import numpy as np
 from urbancli.bench.contestants import UNTRAINED
 from urbancli.bench.controls import CONCATENATION, CONSTANT
 from urbancli.bench.evaluation import Answers, Exam, compare, score
-from urbancli.bench.rows import Row, difference_columns, interval_columns
+from urbancli.bench.rows import Row, difference_columns, interval_columns, kept_columns
 from urbancli.bench.seeds import JOINT, WHAT
-from urbancli.bench.statistics import retention
 
 WHOSE = ("method", "preset", "seed", "pretraining", "folds", "_rest")
 """Columns in which the settings of a sweep are equal."""
@@ -99,14 +98,7 @@ def _compare(row: Row, rows: Sequence[Row], before: Sequence[Row], exam: Exam) -
     for other in before:
         alike = all(other[name] == row[name] for name in (*WHOSE, "settings"))
         if alike and not other["drop"] and floor is not None:
-            full = other["_given"].answers
-            there = replace(floor.answers, scored=floor.answers.scored & full.scored)
-            triple = tuple(score(exam, one).value for one in (mine, there, full))
-            row["retention"] = retention(
-                triple[0], triple[1], triple[2], compare(exam, full, floor.answers)
-            )
-            row["_triple"] = triple
-            row |= difference_columns("full", compare(exam, mine, full))
+            row |= kept_columns(exam, mine, floor.answers, other["_given"].answers)
 
 
 def _chosen(every: Sequence[Answers], exam: Exam) -> tuple[Answers, Counter[int]]:

@@ -27,23 +27,21 @@ from urbancli.errors import UrbanError, UsageError
 from urbancli.methods.base import (
     LARGEST_SCALE,
     Method,
-    Optimiser,
     Representations,
     Stage,
     Width,
     check_counts,
+    check_temperature,
     check_training,
-    parameters_of,
+    one_stage,
+    place_encoder,
 )
-from urbancli.nn.location import Location, location_encoder
+from urbancli.nn.location import Location
 from urbancli.nn.losses import info_nce
 from urbancli.nn.scores import Scores
 from urbancli.tokens import Batch, Tokens
 
 Direction = Literal["modality-to-location", "location-to-modality", "symmetric"]
-
-NOBODY = -1
-"""Owner of a place that has no modality beside its coordinates."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,7 @@ class AnchoredConfig:
         each, total = all(weight >= 0 for weight in self.weights), sum(self.weights)
         fits = not self.weights or (each and 0 < total < math.inf)
         check_range("weights", self.weights, "numbers of at least 0, not all 0", fits)
-        coolest = 1 / LARGEST_SCALE
-        check_range("temperature", self.temperature, f"at least {coolest}",
-                    coolest <= self.temperature < math.inf)  # fmt: skip
+        check_temperature(self.temperature)
         if self.location != "spherical-harmonics" and self.degrees != 40:
             raise UsageError(f"degrees says nothing of location={self.location}: leave it")
 
@@ -110,8 +106,7 @@ class AnchoredMethod(Method):
                 f"for each of {', '.join(self.targets)}"
             )
         self.width = config.width
-        own = {"degrees": config.degrees} if config.location == "spherical-harmonics" else {}
-        self.location = location_encoder(config.location, config.width, **own)
+        self.location = place_encoder(config)
         self.scores = Scores({name: widths[name].pooled for name in self.targets})
         self.heads = nn.ModuleDict(
             {name: nn.Linear(widths[name].pooled, config.width) for name in self.targets}
@@ -129,11 +124,7 @@ class AnchoredMethod(Method):
 
     def stages(self) -> list[Stage]:
         """Return the one stage, with one optimiser over everything."""
-        config = self.config
-        optimiser = Optimiser(
-            "main", parameters_of(self), config.lr, config.weight_decay, warmup=config.warmup
-        )
-        return [Stage("anchor", config.epochs, config.batch_size, (optimiser,))]
+        return one_stage("anchor", self)
 
     def represent(self, batch: Batch, stage: str, generator: torch.Generator) -> Representations:
         """Return u (B, D), v (B, M, D) of every modality, and which are samples (B, M)."""
@@ -158,9 +149,9 @@ class AnchoredMethod(Method):
 
     def samples(self, present: Tensor, generator: torch.Generator) -> Tensor:
         """Return (B, M) which modalities of each place are samples, of those present (B, M)."""
-        draws = torch.rand(present.shape, generator=generator).to(present.device)
         if self.config.paired:
             return present
+        draws = torch.rand(present.shape, generator=generator).to(present.device)
         first = draws.masked_fill(~present, -1.0).argmax(dim=1, keepdim=True)
         return torch.zeros_like(present).scatter_(1, first, value=True) & present
 

@@ -6,7 +6,6 @@ objective compares. The embedding of a place is the mean of h_m over the modalit
 zero where it has none.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import combinations
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from urbancli.errors import UrbanError
-from urbancli.methods.base import Method, Optimiser, Representations, Stage, Width, parameters_of
-from urbancli.nn.location import location_encoder
+from urbancli.methods.base import Method, Representations, Stage, Width, one_stage, place_encoder
+from urbancli.nn.fusion import mean_of_present
 from urbancli.nn.scores import Scores
 from urbancli.tokens import Batch, Tokens
 
@@ -54,10 +53,7 @@ class ViewsMethod(Method):
 
     def _encoder(self, name: str, raw_width: int) -> nn.Module:
         if name == "coords":
-            config = self.config
-            capsules = {"frequencies": config.capsule_frequencies, "hidden": config.capsule_width}
-            own = capsules if config.location == "capsules" else {}
-            return location_encoder(config.location, self.width, **own)
+            return place_encoder(self.config)
         return nn.Sequential(
             nn.Linear(raw_width, self.width), nn.LayerNorm(self.width), nn.GELU(),
             nn.Linear(self.width, self.width),
@@ -69,11 +65,7 @@ class ViewsMethod(Method):
 
     def stages(self) -> list[Stage]:
         """Return the one stage, with one optimiser over everything."""
-        config = self.config
-        optimiser = Optimiser(
-            "main", parameters_of(self), config.lr, config.weight_decay, warmup=config.warmup
-        )
-        return [Stage("views", config.epochs, config.batch_size, (optimiser,))]
+        return one_stage("views", self)
 
     def views(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return modality → h (B, D), whatever where it is absent, and → presence (B,)."""
@@ -107,11 +99,4 @@ class ViewsMethod(Method):
     def embed(self, batch: Batch) -> Tensor:
         """Return the mean (B, width) of the modalities that a place has."""
         found, present = self.views(batch)
-        there = torch.stack([present[name] for name in found], dim=1)
-        stacked = torch.stack([*found.values()], dim=1).masked_fill(~there[:, :, None], 0.0)
-        return stacked.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def log_scale(temperature: float) -> nn.Parameter:
-    """Return the logarithm of an inverse temperature, to be learnt."""
-    return nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        return mean_of_present([*found.values()], [*present.values()])

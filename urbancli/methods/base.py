@@ -5,6 +5,7 @@ need no second code path: the loop may call `represent` in chunks and `objective
 """
 
 import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from urbancli import plugins
 from urbancli.configs import check_range, overridden
 from urbancli.errors import UsageError, unknown
+from urbancli.nn.location import location_encoder
 from urbancli.tokens import Batch, Tokens, single_tokens
 
 PRESETS = ("paper", "small")
@@ -58,6 +60,35 @@ def check_counts(config: Any, *fields: str) -> None:
     for name in fields:
         value = getattr(config, name)
         check_range(name, value, f"from 1 to {WIDEST}", 1 <= value <= WIDEST)
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature whose inverse is beyond `LARGEST_SCALE`.
+
+    Raises:
+        UsageError: it is.
+    """
+    coolest = 1 / LARGEST_SCALE
+    fits = coolest <= temperature < math.inf
+    check_range("temperature", temperature, f"at least {coolest}", fits)
+
+
+def place_encoder(config: Any) -> nn.Module:
+    """Return the location encoder that a Config's `location` names, with its own parameters.
+
+    Args:
+        config: with `location`, `width` and, where its encoders have them, `capsule_sigmas`,
+            `capsule_frequencies`, `capsule_width` and `degrees`.
+    """
+    fields = {
+        "capsules": {
+            "sigmas": "capsule_sigmas", "frequencies": "capsule_frequencies",
+            "hidden": "capsule_width",
+        },
+        "spherical-harmonics": {"degrees": "degrees"},
+    }.get(config.location, {})  # fmt: skip
+    own = {key: getattr(config, field) for key, field in fields.items() if hasattr(config, field)}
+    return location_encoder(config.location, config.width, **own)
 
 
 @dataclass(frozen=True)
@@ -195,6 +226,15 @@ def parameters_of(*modules: nn.Module | nn.Parameter) -> tuple[nn.Parameter, ...
         )
         found += [p for p in parts if p.requires_grad]
     return tuple(found)
+
+
+def one_stage(name: str, method: Method) -> list[Stage]:
+    """Return one stage of AdamW over everything, as the method's Config says."""
+    config = method.config
+    main = Optimiser(
+        "main", parameters_of(method), config.lr, config.weight_decay, warmup=config.warmup
+    )
+    return [Stage(name, config.epochs, config.batch_size, (main,))]
 
 
 def load_method(name: str) -> ModuleType:

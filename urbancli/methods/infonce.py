@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from urbancli.configs import check_range
 from urbancli.errors import unknown
-from urbancli.methods._views import ViewsMethod, log_scale
+from urbancli.methods._views import ViewsMethod
 from urbancli.methods.base import (
     LARGEST_SCALE,
     PRESETS,
     Width,
     check_counts,
+    check_temperature,
     check_training,
 )
 from urbancli.nn.location import Location
@@ -49,9 +49,7 @@ class Config:
     def __post_init__(self) -> None:
         check_training(self)
         check_counts(self, "width", "projection", "capsule_frequencies", "capsule_width")
-        coolest = 1 / LARGEST_SCALE
-        check_range("temperature", self.temperature, f"at least {coolest}",
-                    coolest <= self.temperature < math.inf)  # fmt: skip
+        check_temperature(self.temperature)
 
     @classmethod
     def preset(cls, name: str) -> "Config":
@@ -78,7 +76,7 @@ class Method(ViewsMethod):
             UrbanError: fewer than two modalities.
         """
         super().__init__(config, widths)
-        self.log_scale = log_scale(config.temperature)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the symmetric InfoNCE of projections (N, P)."""

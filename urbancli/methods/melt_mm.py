@@ -7,11 +7,11 @@ the paper: what its alignment is worth where the modalities can be had.)
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from urbancli.methods import melt
+from urbancli.nn.fusion import mean_of_present
 from urbancli.tokens import Batch
 
 Config = melt.Config
@@ -29,6 +29,4 @@ class Method(melt.Method):
             found = self._located(batch) if name == "coords" else self.head(batch, name)
             vectors.append(functional.normalize(found, dim=1))
             present.append(part.present)
-        there = torch.stack(present, dim=1)
-        kept = torch.stack(vectors, dim=1).masked_fill(~there[:, :, None], 0.0)
-        return kept.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp(min=1)
+        return mean_of_present(vectors, present)

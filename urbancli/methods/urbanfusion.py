@@ -47,17 +47,18 @@ from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.methods.base import (
     LARGEST_SCALE,
     PRESETS,
-    Optimiser,
     Representations,
     Stage,
     Width,
     check_counts,
+    check_temperature,
     check_training,
-    parameters_of,
+    one_stage,
+    place_encoder,
 )
 from urbancli.methods.base import Method as BaseMethod
 from urbancli.nn.fusion import Concatenation, Fusion
-from urbancli.nn.location import Location, location_encoder
+from urbancli.nn.location import Location
 from urbancli.nn.losses import modality_mse, symmetric_info_nce
 from urbancli.nn.masks import MaskCount, complementary_masks
 from urbancli.nn.scores import Scores
@@ -114,10 +115,9 @@ class Config:
             raise UsageError(f"capsule_sigmas says nothing of location={self.location}: leave it")
         if self.width % self.heads:
             raise UsageError(f"width={self.width} is not a multiple of heads={self.heads}")
-        weight, coolest = self.reconstruction_weight, 1 / LARGEST_SCALE
+        weight = self.reconstruction_weight
         check_range("reconstruction_weight", weight, "0 to 1", 0 <= weight <= 1)
-        check_range("temperature", self.temperature, f"at least {coolest}",
-                    coolest <= self.temperature < math.inf)  # fmt: skip
+        check_temperature(self.temperature)
 
     @classmethod
     def preset(cls, name: str) -> "Config":
@@ -171,13 +171,7 @@ class Method(BaseMethod):
     def _projection(self, name: str, raw_width: int) -> nn.Module:
         config = self.config
         if name == "coords":
-            capsules = {
-                "sigmas": config.capsule_sigmas,
-                "frequencies": config.capsule_frequencies,
-                "hidden": config.capsule_width,
-            }
-            own = capsules if config.location == "capsules" else {}
-            return location_encoder(config.location, config.width, **own)
+            return place_encoder(config)
         return nn.Sequential(
             nn.Linear(raw_width, config.width), nn.LayerNorm(config.width), nn.GELU()
         )
@@ -188,11 +182,7 @@ class Method(BaseMethod):
 
     def stages(self) -> list[Stage]:
         """Return the one stage, with one optimiser over everything."""
-        config = self.config
-        optimiser = Optimiser(
-            "main", parameters_of(self), config.lr, config.weight_decay, warmup=config.warmup
-        )
-        return [Stage("fusion", config.epochs, config.batch_size, (optimiser,))]
+        return one_stage("fusion", self)
 
     def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the projected tokens (B, M, D), whatever where absent, and presence (B, M)."""

@@ -1,6 +1,7 @@
 """From one token per modality to one vector per place."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -71,6 +72,18 @@ class Fusion(nn.Module):
         elif self.pooling == "mean":
             return x.mean(dim=1)
         return torch.einsum("bm,bmd->bd", torch.softmax(logits, dim=1), x)
+
+
+def mean_of_present(vectors: Sequence[Tensor], present: Sequence[Tensor]) -> Tensor:
+    """Return the mean (B, D) over the modalities that a place has, zero where it has none.
+
+    Args:
+        vectors: (B, D) of each modality, whatever where it is absent.
+        present: (B,) of each.
+    """
+    there = torch.stack([*present], dim=1)
+    kept = torch.stack([*vectors], dim=1).masked_fill(~there[:, :, None], 0.0)
+    return kept.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class Concatenation(nn.Module):
