@@ -68,7 +68,7 @@ def command(
         int | None,
         typer.Option(
             help="Represent so many places of a batch at a time: large batches, little "
-            "memory, the same gradient."
+            "memory, the gradient of the whole batch."
         ),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="float32 (default) or bf16.")] = None,
