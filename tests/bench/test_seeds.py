@@ -50,6 +50,17 @@ def test_the_row_of_seeds_is_their_mean_and_knows_their_spread() -> None:
     assert row["high"] - row["low"] > calm["high"] - calm["low"]
 
 
+def test_the_row_of_seeds_says_whose_a_note_is() -> None:
+    rows, exam = rows_of([0.2, 0.5])
+    assert seed_rows(rows, exam)[0]["note"] == ""
+    for row in rows:
+        row["note"] = "chosen: a in 4 of 4 folds"
+    assert seed_rows(rows, exam)[0]["note"] == "chosen: a in 4 of 4 folds"
+    rows[1]["note"] = "chosen: b in 4 of 4 folds"
+    wanted = "seed 1: chosen: b in 4 of 4 folds. seed 2: chosen: a in 4 of 4 folds"
+    assert seed_rows(rows, exam)[0]["note"] == wanted
+
+
 def test_an_interval_over_seeds_ends_where_scores_end() -> None:
     (row,) = seed_rows(*rows_of([0.01, 4.0]))
     assert row["high"] == 1.0

@@ -67,6 +67,7 @@ def _row(group: Sequence[Row], rows: Sequence[Row], exam: Exam) -> Row:
         "settings": ", ".join(filter(None, [first["settings"], f"{len(group)} seeds"])),
         "seed": None,
         "warning": found.warning,
+        "note": _notes(group),
         "imputed": max(one["imputed"] for one in group),
         "_given": None,
     }
@@ -82,6 +83,14 @@ def _row(group: Sequence[Row], rows: Sequence[Row], exam: Exam) -> Row:
         gap = _difference(group, others, exam) if others else None
         row |= dict.fromkeys(ends) if gap is None else interval_columns(gap, *ends)
     return row
+
+
+def _notes(group: Sequence[Row]) -> str:
+    """Return the notes of the seeds' rows: one where all say the same, else whose each is."""
+    told = {row["seed"]: row["note"] or "" for row in group}
+    if len(set(told.values())) == 1:
+        return told[group[0]["seed"]]
+    return ". ".join(f"seed {seed}: {note}" for seed, note in told.items() if note)
 
 
 def _answers(rows: Sequence[Row]) -> list[Answers]:
