@@ -169,6 +169,21 @@ def holes(place_ids: Iterable[str], present: Mapping[str, Mask], spoiling: Spoil
     return Holes(dict(zip(present, gone, strict=True)), int(lost.sum()))
 
 
+def thinned(
+    tokens: Mapping[str, Tokens], place_ids: Iterable[str], spoiling: Spoiling
+) -> Mapping[str, Tokens]:
+    """Return tokens without those that go missing at random; coordinates, always known, stay.
+
+    Args:
+        tokens: modality → tokens of N places.
+        place_ids: theirs.
+        spoiling: its rate and seed.
+    """
+    present = {name: part.present for name, part in tokens.items() if name != "coords"}
+    gone, _ = holes(place_ids, present, spoiling)
+    return {**tokens, **{name: tokens[name].without(mask) for name, mask in gone.items()}}
+
+
 def _draw(seed: int, modality: str, place_id: str) -> float:
     """Return a number uniform on [0, 1) that is this place's and modality's own."""
     text = f"hole/{seed}/{modality}/{place_id}".encode()

@@ -10,9 +10,19 @@ import pytest
 import torch
 
 from urbancli import plugins
-from urbancli.methods.base import PRESETS, Method, Width, configure, load_method, pool_once
+from urbancli.methods import base
+from urbancli.methods.base import (
+    PRESETS,
+    Method,
+    Width,
+    code_of,
+    configure,
+    load_method,
+    pool_once,
+)
 from urbancli.tokens import Batch, Tokens, make_batch, single_tokens
 from urbancli.training import Progress, TrainOptions, train
+from urbancli.workspace import fingerprint, sha256
 
 PLACES = 12
 BATCH = np.arange(6)
@@ -95,6 +105,16 @@ ABLATIONS = (
 every_method = pytest.mark.parametrize(
     "name", [*plugins.names("methods"), str(EXAMPLE), *ABLATIONS]
 )
+
+
+def test_a_methods_code_is_its_file_and_those_it_extends() -> None:
+    codes = {name: code_of(load_method(name)) for name in plugins.names("methods")}
+    assert len(set(codes.values())) == len(codes)
+    folder = Path(base.__file__).parent
+    assert codes["urbanfusion"] == sha256(folder / "urbanfusion.py"), "it extends none"
+    files = ("melt_mm.py", "_anchored.py", "melt.py")
+    assert codes["melt-mm"] == fingerprint([sha256(folder / name) for name in files])
+    assert code_of(load_method(str(EXAMPLE))) == sha256(EXAMPLE)
 
 
 @every_method

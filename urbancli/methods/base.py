@@ -6,9 +6,11 @@ need no second code path: the loop may call `represent` in chunks and `objective
 
 import dataclasses
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -20,6 +22,7 @@ from urbancli.configs import check_range, overridden
 from urbancli.errors import UsageError, unknown
 from urbancli.nn.location import location_encoder
 from urbancli.tokens import Batch, Tokens, single_tokens
+from urbancli.workspace import fingerprint, sha256
 
 PRESETS = ("paper", "small")
 """`paper`: as published; `small`: for the demo and CI, never called a reproduction."""
@@ -257,6 +260,21 @@ def load_method(name: str) -> ModuleType:
             f"{name} defines no dataclass Config with a class method preset(name): add it"
         )
     return module
+
+
+def code_of(module: ModuleType) -> str:
+    """Return the SHA-256 of a method's file, or of it and of those in `methods` it extends.
+
+    A user's own file is told by its content alone.
+    """
+    own = Path(str(module.__file__))
+    extended = {
+        Path(str(sys.modules[one.__module__].__file__))
+        for one in module.Method.__mro__
+        if one.__module__.startswith("urbancli.methods.") and one.__module__ != __name__
+    }
+    beside = sorted(extended - {own}) if own in extended else []
+    return fingerprint([sha256(path) for path in (own, *beside)]) if beside else sha256(own)
 
 
 # --- Config ----------------------------------------------------------------------------------

@@ -23,7 +23,15 @@ from urbancli.encoding import Choice, choose, encode_cached, fit_encoders, reach
 from urbancli.errors import UrbanError, UsageError, unknown
 from urbancli.grid import Places
 from urbancli.layers import CityLayers, expand_modalities
-from urbancli.methods.base import Method, Width, configure, load_method, parameters_of, pool_once
+from urbancli.methods.base import (
+    Method,
+    Width,
+    code_of,
+    configure,
+    load_method,
+    parameters_of,
+    pool_once,
+)
 from urbancli.runs.hold_out import HoldOut, held_out_places
 from urbancli.runs.run import (
     Run,
@@ -34,7 +42,7 @@ from urbancli.runs.run import (
     open_run,
     places_fingerprint,
 )
-from urbancli.spoiling import Spoiling, holes
+from urbancli.spoiling import Spoiling, thinned
 from urbancli.tensors import write_tensors
 from urbancli.tokens import Tokens
 from urbancli.training import (
@@ -136,7 +144,7 @@ class _Plan:
 
 def _plan(city: CityLayers, method_name: str, options: RunOptions) -> _Plan:
     module = load_method(method_name)
-    own, code = method_name.endswith(".py"), sha256(Path(str(module.__file__)))
+    own, code = method_name.endswith(".py"), code_of(module)
     # Files of one name, or named as a method of the package, are told apart by their content.
     method = f"{slug(Path(method_name).stem)[:40]}-{code[:8]}" if own else method_name
     config = configure(module.Config, options.preset, options.overrides)
@@ -316,7 +324,11 @@ def _train(
 
     widths = {name: _width(part) for name, part in tokens.items()}
     method = build_method(plan.module, plan.config, widths, options.seed)
-    tokens = _thinned(pool_once(method, tokens), plan, options)
+    tokens = thinned(
+        pool_once(method, tokens),
+        plan.places.place_id,
+        Spoiling(rate=options.missing, seed=options.seed),
+    )
     before = {name: value.clone() for name, value in method.state_dict().items()}
     method.prepare(tokens, plan.index)
     prepared = {
@@ -334,19 +346,6 @@ def _train(
     key = fingerprint([plan.facts["fingerprint"], pick_device(options.device)])
     history = train(method, tokens, plan.index, how, checkpoint, key, progress)
     return method.cpu(), history
-
-
-def _thinned(
-    tokens: Mapping[str, Tokens], plan: _Plan, options: RunOptions
-) -> Mapping[str, Tokens]:
-    """Return the tokens without those that training shall not see."""
-    if not options.missing:
-        return tokens
-    present = {name: part.present for name, part in tokens.items() if name != "coords"}
-    gone, _ = holes(
-        plan.places.place_id, present, Spoiling(rate=options.missing, seed=options.seed)
-    )
-    return {**tokens, **{name: tokens[name].without(mask) for name, mask in gone.items()}}
 
 
 def _width(tokens: Tokens) -> Width:
