@@ -1,7 +1,7 @@
 """Every location encoder by name: the contract, and each against a loop over its formula."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from urbancli.nn.location import (
     Capsules,
     Fourier,
     Grid,
+    Location,
     LocationEncoder,
     SphericalHarmonics,
     geocentric,
@@ -285,3 +286,7 @@ def test_dropout_stands_before_the_sines_and_in_training_only() -> None:
     assert share == pytest.approx(0.5, abs=0.02)
     siren.eval()
     assert torch.equal(siren(features), siren(features)) and bool((siren(features) != 0).all())
+
+
+def test_a_config_may_name_every_encoder_and_no_other() -> None:
+    assert set(get_args(Location)) == set(LOCATION_ENCODERS)
